@@ -1,0 +1,51 @@
+//! Why the engine refuses or fails a command.
+
+use std::time::Duration;
+
+use crate::provider::UpstreamError;
+
+/// Every way a command can fail. The server maps each to a status and a public code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The command is well formed but cannot be carried out: nothing to answer, say.
+    #[error("{message}")]
+    Invalid {
+        /// Member of the request at fault, as a path (`messages`).
+        field: &'static str,
+        /// One sentence.
+        message: String,
+    },
+    /// No such conversation, or not this caller's.
+    #[error("Conversation not found")]
+    NotFound,
+    /// The turn queue is full.
+    #[error("This conversation has too many turns waiting; try again when some are answered")]
+    Busy,
+    /// The upstream failed.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The log cannot write or read now.
+    #[error("The conversation log cannot be written at the moment")]
+    StorageUnavailable,
+    /// The server is stopping.
+    #[error("The server is shutting down")]
+    ShuttingDown {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The conversation's actor died under the request.
+    #[error("The conversation was restarted while this request was under way")]
+    Restarted,
+    /// Another writer owns the conversation.
+    #[error("The conversation is owned by another writer")]
+    Moved,
+    /// The stored document cannot be read; it was kept aside, untouched.
+    #[error("The stored document of this conversation cannot be read: {reason}")]
+    Unreadable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The engine did not answer in time.
+    #[error("The server is overloaded")]
+    Overloaded,
+}

@@ -1,0 +1,12 @@
+//! The conversation engine: no HTTP-server type anywhere in it.
+//!
+//! A command comes in through a `ConversationHandle`; the supervisor finds or starts the one actor
+//! that owns the conversation; it appends to the [`log`], asks a [`provider`] for a reply, and
+//! fans the reply out to every attached session.
+
+pub mod error;
+pub mod id;
+pub mod json_text;
+pub mod log;
+pub mod provider;
+pub mod time;
