@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::provider::UpstreamError;
 
 /// Every way a command can fail. The server maps each to a status and a public code.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum EngineError {
     /// The command is well formed but cannot be carried out: nothing to answer, say.
     #[error("{message}")]
@@ -48,4 +51,23 @@ pub enum EngineError {
     /// The engine did not answer in time.
     #[error("The server is overloaded")]
     Overloaded,
+}
+
+impl EngineError {
+    /// The stable public code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid_request",
+            Self::NotFound => "conversation_not_found",
+            Self::Busy => "conversation_busy",
+            Self::Upstream(error) => error.kind.code(),
+            Self::StorageUnavailable => "storage_unavailable",
+            Self::ShuttingDown { .. } => "shutting_down",
+            Self::Restarted => "conversation_restarted",
+            Self::Moved => "conversation_moved",
+            Self::Unreadable { .. } => "conversation_unreadable",
+            Self::Overloaded => "overloaded",
+        }
+    }
 }

@@ -19,6 +19,12 @@ impl JsonText {
         text
     }
 
+    /// No text, with room for so many escaped bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(String::with_capacity(bytes))
+    }
+
     /// Appends plain text, escaping it.
     pub fn push_plain(&mut self, plain: &str) {
         let mut rest = plain;

@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 
 use crate::{id::TurnId, json_text::JsonText};
 
+pub mod embedded;
+pub mod openrouter;
+
 /// Asks for one reply. The answer is a guard: dropping it closes the upstream call at once.
 #[derive(Message)]
 #[rtype(result = "Generation")]
@@ -164,6 +167,23 @@ impl fmt::Display for Upstream {
             Self::OpenRouter => "OpenRouter",
             Self::Embedded => "embedded companion",
         })
+    }
+}
+
+impl UpstreamErrorKind {
+    /// The stable public code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Rejected | Self::ContextTooLong => "upstream_rejected",
+            Self::Auth => "upstream_auth",
+            Self::Credits => "upstream_credits",
+            Self::Timeout => "upstream_timeout",
+            Self::RateLimited => "upstream_rate_limited",
+            Self::Failed => "upstream_failed",
+            Self::Unavailable => "upstream_unavailable",
+            Self::NotConfigured { .. } => "provider_not_configured",
+        }
     }
 }
 

@@ -1,0 +1,668 @@
+//! The conversation: one actor per `conversation_id`, the only owner of its history.
+//!
+//! It makes a user's message durable, asks a provider for the reply, fans the reply out to every
+//! attached session, and makes the reply durable. One turn runs at a time, in order of arrival.
+//! It never waits on a network inside its mailbox, never shows what is not synced, and dies of a
+//! panic or of a log that gives no clear answer; the supervisor then starts another from the log.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Response, SpawnHandle,
+    WrapFuture, prelude::SendError,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::EngineError,
+    id::{ConversationId, MessageId, TurnId},
+    limits,
+    log::entry::EntryHead,
+    provider::Generation,
+    shared::{Failpoint, Home, Shared, Vitals},
+    supervisor::{End, Stopped},
+    time::Timestamp,
+};
+
+mod appending;
+pub mod command;
+pub mod document;
+pub mod event;
+pub mod message;
+pub mod prompt;
+mod running;
+mod starting;
+pub mod stream;
+pub mod subscribers;
+pub mod tool_calls;
+mod usage;
+
+use command::{
+    Answer, AskAttach, AskBegin, AskCancel, AskDrain, AskSnapshot, AskStart, Attachment, Cancelled,
+    CommandError, Control, ControlKind, Deliver, Detached, From, Listener, Reply, Shed, Started,
+};
+use document::{Document, Snapshot};
+use message::StoredMessage;
+use prompt::Parameters;
+use stream::{Position, Streams};
+use subscribers::{Interest, Sent, SubscriberKey, Subscribers};
+use tool_calls::ToolCalls;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    id: ConversationId,
+    generation: u64,
+    shared: Arc<Shared>,
+    home: Arc<Home>,
+    vitals: Arc<Vitals>,
+    stage: Stage,
+    history: History,
+    /// Commands that came while the history was being read.
+    parked: VecDeque<Parked>,
+    streams: Streams,
+    subscribers: Subscribers<Sink>,
+    running: Option<Box<Running>>,
+    waiting: VecDeque<Waiting>,
+    /// What is to be appended next; one append is under way at a time.
+    pending: Vec<Pending>,
+    appending: Appending,
+    begun: Begun,
+    /// Who waits for the first entry to be synced.
+    beginners: Vec<Reply<bool>>,
+    last_stamp: Timestamp,
+    last_active: Instant,
+    stall_check: Option<SpawnHandle>,
+    drained: Vec<Reply<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Finishes what runs, takes nothing new.
+    Draining,
+    /// Out of the directory, or on the way out: takes nothing and writes nothing.
+    Retired(End),
+}
+
+#[derive(Debug)]
+enum History {
+    /// Not read, or dropped to save memory.
+    Absent,
+    Reading,
+    /// There is no such conversation.
+    None,
+    Here(Box<Document>),
+    /// It could not be read.
+    Failed(EngineError),
+}
+
+/// Whether the log has, or is being given, the first entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    No,
+    Yes,
+}
+
+#[derive(Debug)]
+enum Parked {
+    Begin(command::Begin, Reply<bool>),
+    Start(Box<command::StartTurn>, Option<Listener>, Reply<Started>),
+    Attach(command::Attach, Listener, Reply<Attachment>),
+    Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
+}
+
+/// Commands that may wait for the history.
+const PARKED_MAX: usize = 256;
+
+#[derive(Debug)]
+struct Sink {
+    attachment: u64,
+    to: actix::Recipient<Deliver>,
+    lifeline: oneshot::Sender<Detached>,
+}
+
+impl Sink {
+    fn send(&self, event: Arc<event::Event>) -> Sent {
+        let deliver = Deliver {
+            attachment: self.attachment,
+            event,
+        };
+        match self.to.try_send(deliver) {
+            Ok(()) => Sent::Yes,
+            Err(SendError::Full(_)) => Sent::Full,
+            Err(SendError::Closed(_)) => Sent::Gone,
+        }
+    }
+}
+
+/// The turn that is being answered.
+#[derive(Debug)]
+struct Running {
+    ordinal: u64,
+    turn: TurnId,
+    model: Arc<str>,
+    accepted_at: Instant,
+    first_token: Option<Duration>,
+    call: Call,
+    finish: Option<(String, Option<String>)>,
+    usage: Option<crate::provider::RawJson>,
+    tool_calls: ToolCalls,
+    deadline: Option<SpawnHandle>,
+}
+
+/// Where the upstream call of the running turn is.
+#[derive(Debug)]
+enum Call {
+    /// Asked for, the guard is on its way.
+    Asked,
+    /// Under way.
+    Guarded(#[expect(dead_code, reason = "dropping it cancels the call")] Generation),
+    /// Over; the turn's end waits for its acceptance to be synced, or is on its way to the log.
+    Over,
+}
+
+/// A turn that is accepted, or on its way to the log, and does not run yet.
+#[derive(Debug)]
+struct Waiting {
+    ordinal: u64,
+    turn: TurnId,
+    parameters: Parameters,
+    /// Its messages, for the prompt of a turn whose acceptance is not synced yet.
+    messages: Vec<StoredMessage>,
+    accepted_at: Instant,
+}
+
+/// An entry on its way to the log, and what to do when it is there.
+#[derive(Debug)]
+struct Pending {
+    head: EntryHead,
+    messages: Vec<StoredMessage>,
+    then: Then,
+}
+
+#[derive(Debug)]
+enum Then {
+    Begun,
+    Accepted {
+        ordinal: u64,
+        listener: Option<Listener>,
+        reply: Reply<Started>,
+    },
+    Ended {
+        ordinal: u64,
+        outcome: Box<event::Outcome>,
+        since: Instant,
+    },
+    /// A turn that an actor before this one left open.
+    Recovered,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Appending {
+    No,
+    UnderWay,
+    /// The end of a turn was refused and will be offered again after a wait.
+    Retrying(Duration),
+}
+
+impl Conversation {
+    pub(crate) fn new(
+        id: ConversationId,
+        generation: u64,
+        shared: Arc<Shared>,
+        home: Arc<Home>,
+        vitals: Arc<Vitals>,
+    ) -> Self {
+        Self {
+            id,
+            generation,
+            shared,
+            home,
+            vitals,
+            stage: Stage::Open,
+            history: History::Absent,
+            parked: VecDeque::new(),
+            streams: Streams::new(fastrand::u32(..)),
+            subscribers: Subscribers::default(),
+            running: None,
+            waiting: VecDeque::new(),
+            pending: Vec::new(),
+            appending: Appending::No,
+            begun: Begun::No,
+            beginners: Vec::new(),
+            last_stamp: Timestamp::from_micros(0),
+            last_active: Instant::now(),
+            stall_check: None,
+            drained: Vec::new(),
+        }
+    }
+
+    fn document(&self) -> Option<&Document> {
+        match &self.history {
+            History::Here(document) => Some(document),
+            History::Absent | History::Reading | History::None | History::Failed(_) => None,
+        }
+    }
+
+    fn touch(&mut self) {
+        self.last_active = Instant::now();
+        self.vitals.touch();
+    }
+
+    /// Refuses what nobody may do now.
+    fn admit<T>(&self, reply: Reply<T>) -> Option<Reply<T>> {
+        match self.stage {
+            Stage::Open => Some(reply),
+            Stage::Draining => {
+                let error = EngineError::ShuttingDown {
+                    retry_after: self.shared.retry_after(),
+                };
+                answer(reply, Err(error.into()));
+                None
+            }
+            Stage::Retired(_) => {
+                answer(reply, Err(CommandError::Retired));
+                None
+            }
+        }
+    }
+
+    /// Parks a command until the history is there; gives it back if it is.
+    fn park(&mut self, command: Parked, ctx: &mut Context<Self>) -> Option<Parked> {
+        match &self.history {
+            History::None | History::Here(_) => return Some(command),
+            History::Failed(error) => command.refuse(error.clone()),
+            History::Reading | History::Absent if self.parked.len() >= PARKED_MAX => {
+                command.refuse(EngineError::Overloaded);
+            }
+            History::Reading => self.parked.push_back(command),
+            History::Absent => {
+                self.parked.push_back(command);
+                self.read_history(ctx);
+            }
+        }
+        None
+    }
+
+    fn read_history(&mut self, ctx: &mut Context<Self>) {
+        self.history = History::Reading;
+        let loader = self.shared.loader.clone();
+        let id = self.id.clone();
+        let load = async move { loader.load(id).await };
+        ctx.spawn(load.into_actor(self).map(|found, act, ctx| {
+            act.history_read(found, ctx);
+        }));
+    }
+
+    fn history_read(
+        &mut self,
+        found: Result<Option<Document>, EngineError>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.history = match found {
+            Ok(Some(document)) => {
+                self.begun = Begun::Yes;
+                self.last_stamp = document.next_timestamp(self.last_stamp);
+                History::Here(Box::new(document))
+            }
+            Ok(None) => History::None,
+            Err(error) => History::Failed(error),
+        };
+        self.account();
+        self.end_orphans(ctx);
+        for command in std::mem::take(&mut self.parked) {
+            self.carry_out(command, ctx);
+        }
+        self.drained_check();
+        if matches!(self.history, History::Failed(_)) {
+            // The next command gets a fresh actor, which reads again.
+            self.retire(ctx);
+        }
+    }
+
+    fn carry_out(&mut self, command: Parked, ctx: &mut Context<Self>) {
+        match self.park(command, ctx) {
+            None => {}
+            Some(Parked::Begin(command, reply)) => self.begin(command, reply, ctx),
+            Some(Parked::Start(command, listener, reply)) => {
+                self.start_turn(*command, listener, reply, ctx);
+            }
+            Some(Parked::Attach(command, listener, reply)) => {
+                let attached = self.attach(&command, listener, ctx);
+                answer(reply, attached.map_err(CommandError::Engine));
+            }
+            Some(Parked::Snapshot(caller, reply)) => {
+                let found = self.document().filter(|it| caller.may_use(it.user_id()));
+                answer(reply, Ok(found.map(Document::snapshot)));
+            }
+        }
+    }
+
+    /// Keeps the books on memory.
+    fn account(&self) {
+        let bytes = self.document().map_or(0, Document::bytes);
+        let before = self.vitals.bytes.swap(bytes, Ordering::Relaxed);
+        self.shared.resident.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.resident.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    fn attach(
+        &mut self,
+        command: &command::Attach,
+        listener: Listener,
+        ctx: &mut Context<Self>,
+    ) -> Result<Attachment, EngineError> {
+        let document = self.document().ok_or(EngineError::NotFound)?;
+        if !command.caller.may_use(document.user_id()) {
+            return Err(EngineError::NotFound);
+        }
+        let (interest, position) = match command.from {
+            From::Now => {
+                let running = self.running.as_ref().map(|running| running.ordinal);
+                let position = Position {
+                    ordinal: running.unwrap_or_else(|| self.streams.end()),
+                    ..Position::default()
+                };
+                (Interest::All, position)
+            }
+            From::Cursor(cursor) => {
+                let position = self.streams.locate(cursor).ok_or(EngineError::Restarted)?;
+                (Interest::All, position)
+            }
+            From::TurnAt(cursor) => {
+                let position = self.streams.locate(cursor).ok_or(EngineError::Restarted)?;
+                (Interest::Turn(position.ordinal), position)
+            }
+        };
+        self.subscribe(listener, interest, position, ctx)
+    }
+
+    fn subscribe(
+        &mut self,
+        listener: Listener,
+        interest: Interest,
+        position: Position,
+        ctx: &mut Context<Self>,
+    ) -> Result<Attachment, EngineError> {
+        if self.subscribers.len() >= limits::SUBSCRIBERS_MAX {
+            return Err(EngineError::Overloaded);
+        }
+        let (lifeline, broken) = oneshot::channel();
+        let sink = Sink {
+            attachment: listener.attachment,
+            to: listener.sink,
+            lifeline,
+        };
+        let key = self
+            .subscribers
+            .add(sink, interest, position, listener.credit);
+        let attachment = Attachment::new(key, ctx.address().recipient(), broken);
+        self.pump(key, ctx);
+        Ok(attachment)
+    }
+
+    fn pump(&mut self, key: SubscriberKey, ctx: &mut Context<Self>) {
+        self.subscribers.pump(
+            key,
+            &mut self.streams,
+            limits::EVENT_TEXT_BYTES_MAX,
+            Instant::now(),
+            Sink::send,
+        );
+        self.after_pump(ctx);
+    }
+
+    fn pump_all(&mut self, ctx: &mut Context<Self>) {
+        self.subscribers.pump_all(
+            &mut self.streams,
+            limits::EVENT_TEXT_BYTES_MAX,
+            Instant::now(),
+            Sink::send,
+        );
+        self.after_pump(ctx);
+    }
+
+    fn after_pump(&mut self, ctx: &mut Context<Self>) {
+        let needed = self.subscribers.oldest_needed(self.streams.end());
+        self.streams.trim(needed);
+        if self.stall_check.is_none() && self.subscribers.anyone_waits() {
+            self.shared.metrics.credit_exhausted.inc();
+            let deadline = self.shared.config.stall_deadline;
+            self.stall_check = Some(ctx.run_later(deadline, Self::check_stalled));
+        }
+    }
+
+    fn check_stalled(&mut self, ctx: &mut Context<Self>) {
+        self.stall_check = None;
+        let deadline = self.shared.config.stall_deadline;
+        for sink in self.subscribers.take_stalled(Instant::now(), deadline) {
+            self.shared.metrics.stalled.inc();
+            // Its session finds out when its client reads again.
+            if sink.lifeline.send(Detached::Stalled).is_err() {
+                tracing::trace!("a stalled session had left already");
+            }
+        }
+        // Those whose mailbox was full are offered their events again.
+        self.pump_all(ctx);
+    }
+
+    /// Whether something is owed: an answer, an append, a reply.
+    fn owes(&self) -> bool {
+        self.running.is_some()
+            || !self.waiting.is_empty()
+            || !self.pending.is_empty()
+            || !self.parked.is_empty()
+            || self.appending != Appending::No
+            || matches!(self.history, History::Reading)
+    }
+
+    fn idle_check(&mut self, ctx: &mut Context<Self>) {
+        self.subscribers.retain(|sink| sink.to.connected());
+        let limit = match self.history {
+            History::Here(_) => self.shared.config.conversation_idle,
+            History::Absent | History::Reading | History::None | History::Failed(_) => {
+                limits::EMPTY_IDLE
+            }
+        };
+        let idle = self.last_active.elapsed();
+        if self.owes() || !self.subscribers.is_empty() || idle < limit {
+            // One timer per conversation, and a rare one: thousands of them idle at once.
+            let left = limit.saturating_sub(idle);
+            let wait = if left.is_zero() { limit } else { left };
+            ctx.run_later(wait, Self::idle_check);
+        } else {
+            self.retire(ctx);
+        }
+    }
+
+    /// Leaves the directory first; from then on refuses everything; then stops.
+    fn retire(&mut self, ctx: &mut Context<Self>) {
+        if self.owes() {
+            return;
+        }
+        self.stage = Stage::Retired(End::Idle);
+        self.shared.directory.remove(&self.id, self.generation);
+        ctx.stop();
+    }
+
+    /// Gives up after the log failed: tells everybody, and stops, to be read again from the log.
+    fn fail(&mut self, error: &EngineError, ctx: &mut Context<Self>) {
+        self.stage = Stage::Retired(End::Failed);
+        self.shared.directory.remove(&self.id, self.generation);
+        for ordinal in self.streams.ordinals() {
+            let Some(stream) = self.streams.get_mut(ordinal) else {
+                continue;
+            };
+            if !stream.ended() {
+                stream.end(Arc::new(event::Outcome::failed(
+                    stream.head().clone(),
+                    crate::log::entry::INTERRUPTED,
+                    error.clone(),
+                )));
+            }
+        }
+        self.pump_all(ctx);
+        ctx.stop();
+    }
+
+    fn drained_check(&mut self) {
+        if self.stage == Stage::Draining && !self.owes() {
+            for reply in self.drained.drain(..) {
+                answer(reply, Ok(()));
+            }
+        }
+    }
+
+    fn at(&self, failpoint: Failpoint) {
+        if let Some(hook) = &self.shared.config.failpoints {
+            hook.reached(failpoint, &self.id);
+        }
+    }
+}
+
+impl Parked {
+    fn refuse(self, error: EngineError) {
+        match self {
+            Self::Begin(_, reply) => answer(reply, Err(error.into())),
+            Self::Start(_, _, reply) => answer(reply, Err(error.into())),
+            Self::Attach(_, _, reply) => answer(reply, Err(error.into())),
+            Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
+        }
+    }
+}
+
+/// Answers a command. Nobody may be waiting any more: that is fine.
+fn answer<T>(reply: Reply<T>, result: Answer<T>) {
+    drop(reply.send(result));
+}
+
+impl Actor for Conversation {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(limits::CONVERSATION_MAILBOX);
+        self.shared.metrics.conversations.inc();
+        self.read_history(ctx);
+        ctx.run_later(limits::EMPTY_IDLE, Self::idle_check);
+    }
+
+    /// May follow a panic: trusts nothing of the state but what never changes.
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.shared.metrics.conversations.dec();
+        self.shared.directory.remove(&self.id, self.generation);
+        let before = self.vitals.bytes.swap(0, Ordering::Relaxed);
+        self.shared.resident.fetch_sub(before, Ordering::Relaxed);
+        let end = match self.stage {
+            Stage::Retired(end) => end,
+            Stage::Open | Stage::Draining => End::Died,
+        };
+        if end != End::Idle {
+            self.shared.metrics.restarts.inc();
+        }
+        let stopped = Stopped {
+            id: self.id.clone(),
+            end,
+        };
+        if let Err(error) = self.shared.supervisor.try_send(stopped) {
+            tracing::debug!(%error, conversation = %self.id, "the supervisor was not told of a stop");
+        }
+    }
+}
+
+/// Hands a command over with a reply to await; an actor that dies drops the reply.
+macro_rules! handle {
+    ($ask:ty, $answer:ty, |$act:ident, $msg:ident, $reply:ident, $ctx:ident| $body:expr) => {
+        impl Handler<$ask> for Conversation {
+            type Result = Response<Answer<$answer>>;
+
+            fn handle(&mut self, $msg: $ask, $ctx: &mut Self::Context) -> Self::Result {
+                self.touch();
+                let ($reply, answer) = oneshot::channel();
+                let $act = self;
+                $body;
+                Response::fut(async move {
+                    answer
+                        .await
+                        .unwrap_or(Err(CommandError::Engine(EngineError::Restarted)))
+                })
+            }
+        }
+    };
+}
+
+handle!(AskBegin, bool, |act, msg, reply, ctx| {
+    if let Some(reply) = act.admit(reply) {
+        act.carry_out(Parked::Begin(msg.command, reply), ctx);
+    }
+});
+handle!(AskStart, Started, |act, msg, reply, ctx| {
+    if let Some(reply) = act.admit(reply) {
+        act.carry_out(Parked::Start(msg.command, msg.listener, reply), ctx);
+    }
+});
+handle!(AskAttach, Attachment, |act, msg, reply, ctx| {
+    if let Some(reply) = act.admit(reply) {
+        act.carry_out(Parked::Attach(msg.command, msg.listener, reply), ctx);
+    }
+});
+handle!(AskSnapshot, Option<Snapshot>, |act, msg, reply, ctx| {
+    // Reading goes on while the server drains.
+    if let Stage::Retired(_) = act.stage {
+        answer(reply, Err(CommandError::Retired));
+    } else {
+        act.carry_out(Parked::Snapshot(msg.caller, reply), ctx);
+    }
+});
+handle!(AskCancel, Cancelled, |act, msg, reply, ctx| {
+    let cancelled = act.cancel(&msg.command, ctx);
+    answer(reply, cancelled.map_err(CommandError::Engine));
+});
+handle!(AskDrain, (), |act, msg, reply, ctx| {
+    act.drained.push(reply);
+    act.drain(msg.grace, ctx);
+});
+
+impl Handler<Control> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, msg: Control, ctx: &mut Self::Context) {
+        match msg.what {
+            ControlKind::Credit(events) => {
+                self.subscribers.credit(msg.key, events);
+                self.pump(msg.key, ctx);
+            }
+            ControlKind::Detach => {
+                self.subscribers.remove(msg.key);
+                self.touch();
+                self.after_pump(ctx);
+            }
+        }
+    }
+}
+
+impl Handler<Shed> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, _: Shed, ctx: &mut Self::Context) {
+        if self.owes() || self.stage != Stage::Open {
+            return;
+        }
+        if self.subscribers.is_empty() {
+            self.retire(ctx);
+        } else if self.document().is_some() {
+            let needed = self.subscribers.oldest_needed(self.streams.end());
+            self.streams.clear_ended(needed);
+            self.history = History::Absent;
+            self.account();
+        }
+    }
+}
+
+fn message_id(messages: &[StoredMessage]) -> Option<MessageId> {
+    messages.last().and_then(StoredMessage::id)
+}

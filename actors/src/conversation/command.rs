@@ -1,0 +1,303 @@
+//! What a conversation is told and asked.
+//!
+//! Commands are plain data. The actix messages around them add where the answer goes, and stay
+//! inside the engine.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use actix::{Message, Recipient};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::{
+    document::Snapshot,
+    event::{Cursor, Event},
+    message::Draft,
+    prompt::Parameters,
+    subscribers::SubscriberKey,
+};
+use crate::{
+    caller::Caller,
+    error::EngineError,
+    id::{MessageId, TurnId},
+};
+
+/// Begins a conversation if it has not begun.
+#[derive(Debug, Clone, Serialize)]
+pub struct Begin {
+    /// Who asks.
+    pub caller: Caller,
+    /// Owner, as the app names it.
+    pub user_id: Option<String>,
+    /// Companion, as the app names it.
+    pub character_id: Option<String>,
+}
+
+/// Adds messages and asks for a reply.
+#[derive(Debug, Clone, Serialize)]
+pub struct StartTurn {
+    /// Who asks.
+    pub caller: Caller,
+    /// Minted by the session: the same command may be sent again.
+    pub turn: TurnId,
+    /// User, assistant and tool messages, in order; a repeated history is recognized.
+    pub messages: Vec<Draft>,
+    /// How the reply is asked for.
+    pub parameters: Parameters,
+    /// Owner, if the conversation has none yet.
+    pub user_id: Option<String>,
+    /// Companion, if the conversation has none yet.
+    pub character_id: Option<String>,
+}
+
+/// Stops a turn.
+#[derive(Debug, Clone, Serialize)]
+pub struct CancelTurn {
+    /// Who asks.
+    pub caller: Caller,
+    /// Which; none: the running one and all that wait.
+    pub turn: Option<TurnId>,
+}
+
+/// Listens to a conversation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Attach {
+    /// Who asks.
+    pub caller: Caller,
+    /// From where.
+    pub from: From,
+}
+
+/// Where an attachment begins.
+#[derive(Debug, Clone, Serialize)]
+pub enum From {
+    /// With the turn under way, from its beginning; else with the next one.
+    Now,
+    /// All events of every turn, after a cursor.
+    Cursor(Cursor),
+    /// All events of one turn, after a cursor: a session that lost its attachment.
+    TurnAt(Cursor),
+}
+
+/// The turn is in the log.
+#[derive(Debug)]
+pub struct Started {
+    /// The turn.
+    pub turn: TurnId,
+    /// Id that the reply will have.
+    pub reply: MessageId,
+    /// Id of the last message it added; none if it added none.
+    pub message: Option<MessageId>,
+    /// The attachment, if a listener came with the command.
+    pub attachment: Option<Attachment>,
+}
+
+/// What a cancellation did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cancelled {
+    /// Turns that were stopped.
+    pub turns: Vec<TurnId>,
+}
+
+/// An event for a session.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Deliver {
+    /// Which of the session's attachments it is for, as the session numbered it.
+    pub attachment: u64,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// A session that wants events.
+pub struct Listener {
+    /// The session's number for the attachment.
+    pub attachment: u64,
+    /// Where events go.
+    pub sink: Recipient<Deliver>,
+    /// What it wants of a turn that it begins.
+    pub want: Want,
+    /// Events it takes before it gives credit; 0: none until it does.
+    pub credit: u32,
+}
+
+/// What a session wants of its own turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Every event.
+    Everything,
+    /// Only the end.
+    Outcome,
+}
+
+impl Clone for Listener {
+    fn clone(&self) -> Self {
+        Self {
+            attachment: self.attachment,
+            sink: self.sink.clone(),
+            want: self.want,
+            credit: self.credit,
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("attachment", &self.attachment)
+            .field("want", &self.want)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session's end of its connection to a conversation. Dropping it detaches.
+pub struct Attachment {
+    pub(crate) key: SubscriberKey,
+    pub(crate) control: Recipient<Control>,
+    lifeline: Option<oneshot::Receiver<Detached>>,
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an attachment ended before its session wanted it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// It had nothing but unread events for too long.
+    Stalled,
+    /// The conversation's actor is gone.
+    Lost,
+}
+
+impl Attachment {
+    pub(crate) fn new(
+        key: SubscriberKey,
+        control: Recipient<Control>,
+        lifeline: oneshot::Receiver<Detached>,
+    ) -> Self {
+        Self {
+            key,
+            control,
+            lifeline: Some(lifeline),
+        }
+    }
+
+    /// Gives credit for more events. False if the conversation's mailbox has no room: try later.
+    #[must_use]
+    pub fn credit(&self, events: u32) -> bool {
+        let control = Control {
+            key: self.key,
+            what: ControlKind::Credit(events),
+        };
+        !matches!(
+            self.control.try_send(control),
+            Err(actix::prelude::SendError::Full(_))
+        )
+    }
+
+    /// Resolves when the attachment breaks; also once a turn's last event was sent. Taken once.
+    pub fn lifeline(&mut self) -> impl Future<Output = Detached> + use<> {
+        let lifeline = self.lifeline.take();
+        async move {
+            match lifeline {
+                Some(lifeline) => lifeline.await.unwrap_or(Detached::Lost),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let detach = Control {
+            key: self.key,
+            what: ControlKind::Detach,
+        };
+        // Without room it is found at the next event or idle check: the session's address is gone.
+        if let Err(error) = self.control.try_send(detach) {
+            tracing::trace!(%error, "detaching later");
+        }
+    }
+}
+
+/// Credit and detachment.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Control {
+    pub(crate) key: SubscriberKey,
+    pub(crate) what: ControlKind,
+}
+
+#[derive(Debug)]
+pub(crate) enum ControlKind {
+    Credit(u32),
+    Detach,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CommandError {
+    /// This actor is on its way out and has written nothing: ask the next one.
+    Retired,
+    /// The answer.
+    Engine(EngineError),
+}
+
+impl<E: Into<EngineError>> std::convert::From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+/// The answer to a command.
+pub(crate) type Answer<T> = Result<T, CommandError>;
+
+/// Where the answer to a command goes.
+pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
+
+macro_rules! ask {
+    ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ty),* } -> $answer:ty) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        pub(crate) struct $name { $(pub(crate) $field: $kind),* }
+
+        impl Message for $name {
+            type Result = Answer<$answer>;
+        }
+    };
+}
+
+ask! {
+    /// [`Begin`].
+    AskBegin { command: Begin } -> bool
+}
+ask! {
+    /// [`StartTurn`].
+    AskStart { command: Box<StartTurn>, listener: Option<Listener> } -> Started
+}
+ask! {
+    /// [`CancelTurn`].
+    AskCancel { command: CancelTurn } -> Cancelled
+}
+ask! {
+    /// [`Attach`].
+    AskAttach { command: Attach, listener: Listener } -> Attachment
+}
+ask! {
+    /// The document, if there is one.
+    AskSnapshot { caller: Caller } -> Option<Snapshot>
+}
+ask! {
+    /// No new turns; answered when none is open. What runs longer than `grace` is cut.
+    AskDrain { grace: Duration } -> ()
+}
+
+/// Memory is short: drop the history, or retire.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Shed;

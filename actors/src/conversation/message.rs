@@ -1,0 +1,409 @@
+//! One message, kept once: as the JSON object that the document shows.
+//!
+//! Its members are ordered so that the form which goes into a prompt is a prefix of it:
+//! `{"role","content","name"?,"tool_call_id"?,"tool_calls"?` is the prompt form, then come
+//! `"timestamp","id","turn_id"?,"model"?,"finish_reason"?}`. Prompts and documents copy bytes;
+//! nothing is serialized again.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{
+    id::{MessageId, TurnId},
+    json_text::JsonText,
+    provider::RawJson,
+    time::Timestamp,
+};
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The person.
+    User,
+    /// The companion.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+    /// Instructions. Found in imported documents only, where they stay out of prompts.
+    System,
+}
+
+impl Role {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+            Self::System => "system",
+        }
+    }
+}
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// Plain text.
+    Text(JsonText),
+    /// Content parts (text, images, …): a raw JSON array, stored and passed on as given.
+    Parts(RawJson),
+    /// Nothing, beside tool calls.
+    Null,
+}
+
+/// A message that is not stored yet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Draft {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Content,
+    /// Name of the speaker, or of the tool.
+    pub name: Option<JsonText>,
+    /// Which tool call this answers.
+    pub tool_call_id: Option<JsonText>,
+    /// Raw JSON array of the calls an assistant makes.
+    pub tool_calls: Option<RawJson>,
+}
+
+impl Draft {
+    /// A message of plain text.
+    #[must_use]
+    pub fn text(role: Role, text: JsonText) -> Self {
+        Self {
+            role,
+            content: Content::Text(text),
+            name: None,
+            tool_call_id: None,
+            tool_calls: None,
+        }
+    }
+
+    /// `{"role":…,"content":…` up to the end of the content, and the rest of the prompt form.
+    fn prompt_form(&self, capacity: usize) -> (String, usize) {
+        let mut json = String::with_capacity(capacity);
+        json.push_str("{\"role\":\"");
+        json.push_str(self.role.as_str());
+        json.push_str("\",\"content\":");
+        match &self.content {
+            Content::Text(text) => push_string(&mut json, text),
+            Content::Parts(parts) => json.push_str(parts.get()),
+            Content::Null => json.push_str("null"),
+        }
+        let content_end = json.len();
+        for (member, value) in [("name", &self.name), ("tool_call_id", &self.tool_call_id)] {
+            if let Some(value) = value {
+                push_member(&mut json, member);
+                push_string(&mut json, value);
+            }
+        }
+        if let Some(calls) = &self.tool_calls {
+            push_member(&mut json, "tool_calls");
+            json.push_str(calls.get());
+        }
+        (json, content_end)
+    }
+
+    /// Role and content as bytes, for comparing with a stored message.
+    #[must_use]
+    pub fn comparable(&self) -> String {
+        let (mut json, content_end) = self.prompt_form(64);
+        json.truncate(content_end);
+        json
+    }
+}
+
+/// What a stored message has beside its draft.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp<'a> {
+    /// When.
+    pub timestamp: Timestamp,
+    /// Its id.
+    pub id: MessageId,
+    /// The turn it belongs to; none for imported messages.
+    pub turn: Option<TurnId>,
+    /// Model that wrote it (replies).
+    pub model: Option<&'a str>,
+    /// Why it ends (replies).
+    pub finish_reason: Option<&'a str>,
+}
+
+/// A message of the history. 32 bytes beside the text, which log, mirror and sessions share.
+#[derive(Clone, PartialEq)]
+pub struct StoredMessage {
+    fragment: Arc<str>,
+    content_end: u32,
+    prompt_end: u32,
+    tokens: u32,
+    role: Role,
+}
+
+impl fmt::Debug for StoredMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredMessage")
+            .field("role", &self.role)
+            .field("bytes", &self.fragment.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A fragment that is not one of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a stored message is malformed: {0}")]
+pub struct MalformedFragment(pub String);
+
+/// What precedes the timestamp in a fragment.
+const TIMESTAMP_MEMBER: &str = ",\"timestamp\":";
+
+impl StoredMessage {
+    /// Makes the fragment of a new message.
+    #[must_use]
+    pub fn new(draft: &Draft, stamp: &Stamp<'_>) -> Self {
+        let content_bytes = match &draft.content {
+            Content::Text(text) => text.as_escaped().len(),
+            Content::Parts(parts) => parts.get().len(),
+            Content::Null => 4,
+        };
+        let (mut json, content_end) = draft.prompt_form(content_bytes + 256);
+        let prompt_end = json.len();
+        json.push_str(TIMESTAMP_MEMBER);
+        json.push('"');
+        json.push_str(&stamp.timestamp.to_string());
+        json.push_str("\",\"id\":\"");
+        json.push_str(
+            stamp
+                .id
+                .0
+                .hyphenated()
+                .encode_lower(&mut Uuid::encode_buffer()),
+        );
+        json.push('"');
+        if let Some(turn) = stamp.turn {
+            json.push_str(",\"turn_id\":\"");
+            json.push_str(turn.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+            json.push('"');
+        }
+        for (member, value) in [
+            ("model", stamp.model),
+            ("finish_reason", stamp.finish_reason),
+        ] {
+            if let Some(value) = value {
+                push_member(&mut json, member);
+                push_string(&mut json, &JsonText::escape(value));
+            }
+        }
+        json.push('}');
+        Self {
+            tokens: estimate_tokens(&json[..prompt_end]),
+            fragment: json.into(),
+            content_end: index(content_end),
+            prompt_end: index(prompt_end),
+            role: draft.role,
+        }
+    }
+
+    /// Reads a fragment back from the log.
+    pub fn from_fragment(fragment: Arc<str>) -> Result<Self, MalformedFragment> {
+        #[derive(Deserialize)]
+        struct Shape<'a> {
+            role: Role,
+            #[serde(borrow)]
+            content: &'a RawValue,
+            #[serde(borrow)]
+            timestamp: &'a RawValue,
+        }
+        let shape: Shape<'_> = serde_json::from_str(&fragment)
+            .map_err(|error| MalformedFragment(error.to_string()))?;
+        let position = |raw: &RawValue| raw.get().as_ptr().addr() - fragment.as_ptr().addr();
+        let content_end = position(shape.content) + shape.content.get().len();
+        let prompt_end = position(shape.timestamp)
+            .checked_sub(TIMESTAMP_MEMBER.len())
+            .filter(|end| *end >= content_end && fragment[*end..].starts_with(TIMESTAMP_MEMBER))
+            .ok_or_else(|| {
+                MalformedFragment("the timestamp does not follow the prompt form".into())
+            })?;
+        Ok(Self {
+            tokens: estimate_tokens(&fragment[..prompt_end]),
+            role: shape.role,
+            content_end: index(content_end),
+            prompt_end: index(prompt_end),
+            fragment,
+        })
+    }
+
+    /// The whole JSON object, as the document shows it.
+    #[must_use]
+    pub fn fragment(&self) -> &Arc<str> {
+        &self.fragment
+    }
+
+    /// The prompt form without its closing brace.
+    #[must_use]
+    pub fn prompt_prefix(&self) -> &str {
+        &self.fragment[..self.prompt_end as usize]
+    }
+
+    /// Role and content, as [`Draft::comparable`] gives them.
+    #[must_use]
+    pub fn comparable(&self) -> &str {
+        &self.fragment[..self.content_end as usize]
+    }
+
+    /// Where the text of a plain-text message lies in the fragment, without its quotes.
+    #[must_use]
+    pub fn text_range(&self) -> std::ops::Range<usize> {
+        let start = "{\"role\":\"".len() + self.role.as_str().len() + "\",\"content\":\"".len();
+        let end = (self.content_end as usize).saturating_sub(1);
+        if self.fragment.as_bytes().get(start - 1) == Some(&b'"') && start <= end {
+            start..end
+        } else {
+            0..0
+        }
+    }
+
+    /// Who speaks.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Estimated tokens in a prompt.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
+    /// Bytes of the fragment.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.fragment.len()
+    }
+
+    /// When, as the document shows it.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        let start = self.timestamp_start();
+        Timestamp::parse(&self.fragment[start..start + Timestamp::TEXT_BYTES])
+            .unwrap_or(Timestamp::from_micros(0))
+    }
+
+    /// The same message at another time: of a turn that waited behind a longer reply.
+    #[must_use]
+    pub fn at(&self, timestamp: Timestamp) -> Self {
+        let start = self.timestamp_start();
+        let mut json = String::from(&*self.fragment);
+        json.replace_range(start..start + Timestamp::TEXT_BYTES, &timestamp.to_string());
+        Self {
+            fragment: json.into(),
+            ..*self
+        }
+    }
+
+    /// Where the digits of the timestamp begin.
+    #[must_use]
+    pub fn timestamp_start(&self) -> usize {
+        self.prompt_end as usize + TIMESTAMP_MEMBER.len() + 1
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> Option<MessageId> {
+        let start = self.timestamp_start() + Timestamp::TEXT_BYTES + "\",\"id\":\"".len();
+        let text = self.fragment.get(start..start + 36)?;
+        Uuid::try_parse(text).ok().map(MessageId)
+    }
+}
+
+/// Estimates the tokens of a message's prompt form.
+///
+/// One token for four ASCII bytes (JSON framing included), one for each other character, and four
+/// for the message itself: on English prose some 10 % above what common tokenizers count, on CJK
+/// about right. Erring high only cuts the history a little earlier.
+#[must_use]
+pub fn estimate_tokens(prompt_form: &str) -> u32 {
+    let (mut ascii, mut other) = (0_usize, 0_usize);
+    for byte in prompt_form.bytes() {
+        // Continuation bytes (10xxxxxx) belong to a character already counted.
+        match byte {
+            0x00..=0x7f => ascii += 1,
+            0x80..=0xbf => {}
+            0xc0..=0xff => other += 1,
+        }
+    }
+    index(ascii.div_ceil(4) + other + 4)
+}
+
+/// Sizes here are bounded by the body and reply limits, far below 4 GiB.
+fn index(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn push_member(json: &mut String, member: &str) {
+    json.push_str(",\"");
+    json.push_str(member);
+    json.push_str("\":");
+}
+
+fn push_string(json: &mut String, text: &JsonText) {
+    json.push('"');
+    json.push_str(text.as_escaped());
+    json.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stamp() -> Stamp<'static> {
+        Stamp {
+            timestamp: Timestamp::from_micros(1_800_000_000_000_001),
+            id: MessageId::now(),
+            turn: Some(TurnId::now()),
+            model: Some("a/\"b\""),
+            finish_reason: Some("stop"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_fragment_reads_back_as_it_was_made(text in "\\PC*", named in proptest::option::of("[a-z\"]{1,8}"), calls in any::<bool>()) {
+            let draft = Draft {
+                role: Role::Assistant,
+                content: Content::Text(JsonText::escape(&text)),
+                name: named.map(|name| JsonText::escape(&name)),
+                tool_call_id: None,
+                tool_calls: calls.then(|| RawJson(RawValue::from_string("[{\"timestamp\":\"x\"}]".into()).unwrap())),
+            };
+            let stamp = stamp();
+            let message = StoredMessage::new(&draft, &stamp);
+            let again = StoredMessage::from_fragment(message.fragment().clone()).unwrap();
+            prop_assert_eq!(&again, &message);
+            prop_assert_eq!(message.comparable(), draft.comparable());
+            prop_assert_eq!(message.timestamp(), stamp.timestamp);
+            prop_assert_eq!(message.id(), Some(stamp.id));
+            let value: serde_json::Value = serde_json::from_str(message.fragment()).unwrap();
+            prop_assert_eq!(&value["content"], &text);
+                let wanted = JsonText::escape(&text);
+            prop_assert_eq!(&message.fragment()[message.text_range()], wanted.as_escaped());
+            let prompt: serde_json::Value = serde_json::from_str(&format!("{}}}", message.prompt_prefix())).unwrap();
+            prop_assert!(prompt.get("timestamp").is_none() && prompt.get("id").is_none());
+            let later = message.at(stamp.timestamp.next());
+            prop_assert_eq!(later.timestamp(), stamp.timestamp.next());
+            prop_assert_eq!(later.bytes(), message.bytes());
+        }
+    }
+
+    #[test]
+    fn the_estimate_counts_other_scripts_by_character() {
+        assert_eq!(estimate_tokens("12345678"), 6);
+        assert_eq!(estimate_tokens("東京"), 6);
+    }
+}

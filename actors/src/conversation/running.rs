@@ -1,0 +1,410 @@
+//! The turn that runs: asking the provider, taking its reply, ending.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+
+use super::{
+    Call, Conversation, Pending, Running, Stage, Then, Waiting,
+    command::{CancelTurn, Cancelled},
+    document::Document,
+    event::Outcome,
+    message::{Content, Draft, Role, Stamp, StoredMessage},
+    prompt,
+    usage::tokens_of,
+};
+use crate::{
+    error::EngineError,
+    id::TurnId,
+    json_text::JsonText,
+    log::entry::{CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
+    metrics::{ProviderErrorLabels, TurnEnd, seconds},
+    provider::{Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
+    shared::Failpoint,
+    time::Timestamp,
+};
+
+/// Why a turn ends.
+enum Why {
+    Complete,
+    Failed(EngineError),
+    Cancelled,
+    Interrupted(EngineError),
+}
+
+impl Conversation {
+    /// Runs the turn that waits first, if none runs.
+    pub(super) fn run_next(&mut self, ctx: &mut Context<Self>) {
+        if self.running.is_some() {
+            return;
+        }
+        let Some(next) = self.waiting.pop_front() else {
+            return;
+        };
+        let Some(provider) = &self.home.provider else {
+            return;
+        };
+        let body = self.prompt(&next);
+        let model: Arc<str> = next.parameters.model.as_str().into();
+        if let Some(stream) = self.streams.get_mut(next.ordinal) {
+            stream.start(model.clone());
+        }
+        let limit = self.shared.config.turn_deadline;
+        self.running = Some(Box::new(Running {
+            ordinal: next.ordinal,
+            turn: next.turn,
+            model,
+            accepted_at: next.accepted_at,
+            first_token: None,
+            call: Call::Asked,
+            finish: None,
+            usage: None,
+            tool_calls: super::ToolCalls::default(),
+            deadline: Some(ctx.run_later(limit, Self::overdue)),
+        }));
+        let ask = provider.send(Generate {
+            turn: next.turn,
+            body,
+            reply_to: ctx.address().recipient(),
+        });
+        ctx.spawn(ask.into_actor(self).map(move |asked, act, ctx| {
+            let Some(running) = act.running.as_mut().filter(|running| running.turn == next.turn)
+            else {
+                // The turn is over: dropping the guard cancels the call.
+                return;
+            };
+            match asked {
+                Ok(generation) if matches!(running.call, Call::Asked) => {
+                    running.call = Call::Guarded(generation);
+                }
+                Ok(_over) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the provider does not answer");
+                    act.finish(Why::Failed(overdue_error()), ctx);
+                }
+            }
+        }));
+    }
+
+    fn prompt(&self, next: &Waiting) -> bytes::Bytes {
+        let turns = self.document().map(Document::turns).unwrap_or_default();
+        let context_tokens = self.shared.context_tokens(&next.parameters.model);
+        let logged = turns.iter().rposition(|record| record.turn == Some(next.turn));
+        let (history, new) = match logged {
+            Some(position) => (&turns[..position], turns[position].received()),
+            None => (turns, next.messages.as_slice()),
+        };
+        prompt::assemble(&next.parameters, history, new, context_tokens)
+    }
+
+    fn overdue(&mut self, ctx: &mut Context<Self>) {
+        self.finish(Why::Failed(overdue_error()), ctx);
+    }
+
+    fn take(&mut self, deltas: Vec<Delta>) {
+        let Some(running) = self.running.as_mut() else {
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(running.ordinal) else {
+            return;
+        };
+        for delta in deltas {
+            match delta {
+                Delta::Head(head) => stream.set_head(head),
+                Delta::Text(text) => {
+                    self.shared.metrics.deltas.inc();
+                    stream.push_text(text);
+                }
+                Delta::Reasoning(text) => {
+                    self.shared.metrics.deltas.inc();
+                    stream.push_reasoning(text);
+                }
+                Delta::ToolCalls(fragments) => {
+                    running.tool_calls.add(&fragments);
+                    let members = format!("{{\"tool_calls\":{}}}", fragments.get());
+                    if let Ok(members) = serde_json::value::RawValue::from_string(members) {
+                        stream.push_delta(RawJson(members));
+                    }
+                }
+                Delta::Other(members) => stream.push_delta(members),
+                Delta::Finish { reason, native } => {
+                    running.finish = Some((reason.clone(), native.clone()));
+                    stream.push_finish(reason, native);
+                }
+                Delta::Usage(usage) => {
+                    running.usage = Some(usage.clone());
+                    stream.push_usage(usage);
+                }
+            }
+        }
+    }
+
+    /// Ends the running turn: what there is goes to the log; its end is told when it is there.
+    fn finish(&mut self, why: Why, ctx: &mut Context<Self>) {
+        let Some(running) = self.running.as_mut() else {
+            return;
+        };
+        if matches!(running.call, Call::Over) {
+            return;
+        }
+        // Dropping the guard closes the upstream call at once.
+        running.call = Call::Over;
+        if let Some(deadline) = running.deadline.take() {
+            ctx.cancel_future(deadline);
+        }
+        let (ordinal, turn) = (running.ordinal, running.turn);
+        let finish = running.finish.take();
+        let usage = running.usage.take();
+        let tool_calls = std::mem::take(&mut running.tool_calls).finish();
+        let model = running.model.clone();
+        let Some(stream) = self.streams.get(ordinal) else {
+            return;
+        };
+        let head = stream.head().clone();
+        let text = stream.text();
+        let reasoning = Some(stream.reasoning()).filter(|text| !text.is_empty());
+        let (finish_reason, native_finish_reason, error) = match why {
+            Why::Complete => match finish {
+                Some((reason, native)) => (reason, native, None),
+                None => (UNKNOWN.to_owned(), None, None),
+            },
+            Why::Failed(error) => (FAILED.to_owned(), None, Some(error)),
+            Why::Cancelled => (CANCELLED.to_owned(), None, None),
+            Why::Interrupted(error) => (INTERRUPTED.to_owned(), None, Some(error)),
+        };
+        let now = Timestamp::now();
+        let timestamp = self
+            .document()
+            .map_or(now, |document| document.reply_timestamp(turn, now))
+            .max(self.unlogged_stamp(ordinal));
+        let draft = reply_draft(text, tool_calls);
+        let reply = draft.map(|draft| {
+            let model: &str = if head.model.is_empty() { &model } else { &head.model };
+            StoredMessage::new(
+                &draft,
+                &Stamp {
+                    timestamp,
+                    id: stream.reply(),
+                    turn: Some(turn),
+                    model: Some(model),
+                    finish_reason: Some(&finish_reason),
+                },
+            )
+        });
+        if let Some(usage) = &usage {
+            let tokens = tokens_of(usage);
+            self.shared.metrics.prompt_tokens.inc_by(tokens.prompt);
+            self.shared.metrics.completion_tokens.inc_by(tokens.completion);
+        }
+        self.pending.push(Pending {
+            head: EntryHead::TurnEnded(TurnEnded {
+                at: timestamp,
+                turn,
+                finish_reason: finish_reason.clone(),
+                usage: usage.clone(),
+                error: error.as_ref().map(|error| error.code().to_owned()),
+            }),
+            messages: reply.iter().cloned().collect(),
+            then: Then::Ended {
+                ordinal,
+                outcome: Box::new(Outcome {
+                    finish_reason,
+                    native_finish_reason,
+                    reply,
+                    reasoning,
+                    usage,
+                    head,
+                    timestamp,
+                    error,
+                }),
+                since: Instant::now(),
+            },
+        });
+        self.flush(ctx);
+    }
+
+    /// A turn may end before its acceptance is in the document: its messages are in the batch
+    /// under way, stamped with the last stamp given.
+    fn unlogged_stamp(&self, ordinal: u64) -> Timestamp {
+        let logged = self
+            .streams
+            .get(ordinal)
+            .is_some_and(|stream| stream.received().is_some());
+        if logged {
+            Timestamp::from_micros(0)
+        } else {
+            self.last_stamp.next()
+        }
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        command: &CancelTurn,
+        ctx: &mut Context<Self>,
+    ) -> Result<Cancelled, EngineError> {
+        let owner = self.document().ok_or(EngineError::NotFound)?.user_id();
+        if !command.caller.may_use(owner) {
+            return Err(EngineError::NotFound);
+        }
+        let wanted = |turn| command.turn.is_none_or(|wanted| wanted == turn);
+        let mut turns = Vec::new();
+        // Those that wait first, else ending the running one would start the next.
+        let (stopped, kept): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|waiting| wanted(waiting.turn));
+        self.waiting.extend(kept);
+        for waiting in stopped {
+            turns.push(waiting.turn);
+            self.end_unstarted(&waiting, CANCELLED, None);
+        }
+        if let Some(running) = &self.running
+            && wanted(running.turn)
+            && !matches!(running.call, Call::Over)
+        {
+            turns.insert(0, running.turn);
+            self.finish(Why::Cancelled, ctx);
+        }
+        self.flush(ctx);
+        Ok(Cancelled { turns })
+    }
+
+    fn end_unstarted(&mut self, waiting: &Waiting, reason: &str, error: Option<EngineError>) {
+        let timestamp = Timestamp::now();
+        let mut outcome = Outcome::failed(Arc::default(), reason, EngineError::Restarted);
+        outcome.error.clone_from(&error);
+        outcome.timestamp = timestamp;
+        self.pending.push(Pending {
+            head: EntryHead::TurnEnded(TurnEnded {
+                at: timestamp,
+                turn: waiting.turn,
+                finish_reason: reason.to_owned(),
+                usage: None,
+                error: error.map(|error| error.code().to_owned()),
+            }),
+            messages: Vec::new(),
+            then: Then::Ended {
+                ordinal: waiting.ordinal,
+                outcome: Box::new(outcome),
+                since: Instant::now(),
+            },
+        });
+    }
+
+    /// Ends the turns that an actor before this one left open: nobody works on them any more.
+    pub(super) fn end_orphans(&mut self, ctx: &mut Context<Self>) {
+        let orphans: Vec<TurnId> = self
+            .document()
+            .into_iter()
+            .flat_map(|document| &document.turns()[document.settled().len()..])
+            .filter_map(|record| record.turn)
+            .collect();
+        for turn in orphans {
+            self.shared.metrics.turn_ended(TurnEnd::Interrupted);
+            self.pending.push(Pending {
+                head: EntryHead::TurnEnded(TurnEnded {
+                    at: Timestamp::now(),
+                    turn,
+                    finish_reason: INTERRUPTED.to_owned(),
+                    usage: None,
+                    error: Some(EngineError::Restarted.code().to_owned()),
+                }),
+                messages: Vec::new(),
+                then: Then::Recovered,
+            });
+        }
+        self.flush(ctx);
+    }
+
+    /// Takes nothing new, ends what waits, gives what runs some time, then cuts it.
+    pub(super) fn drain(&mut self, grace: Duration, ctx: &mut Context<Self>) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Draining;
+            let error = EngineError::ShuttingDown {
+                retry_after: self.shared.retry_after(),
+            };
+            for waiting in std::mem::take(&mut self.waiting) {
+                self.end_unstarted(&waiting, INTERRUPTED, Some(error.clone()));
+            }
+            self.flush(ctx);
+            if self.running.is_some() {
+                ctx.run_later(grace, move |act, ctx| act.finish(Why::Interrupted(error), ctx));
+            }
+        }
+        if let Stage::Retired(_) = self.stage {
+            self.drained.clear();
+        }
+        self.drained_check();
+    }
+}
+
+fn reply_draft(text: JsonText, tool_calls: Option<RawJson>) -> Option<Draft> {
+    if text.is_empty() && tool_calls.is_none() {
+        return None;
+    }
+    let content = if text.is_empty() {
+        Content::Null
+    } else {
+        Content::Text(text)
+    };
+    Some(Draft {
+        role: Role::Assistant,
+        content,
+        name: None,
+        tool_call_id: None,
+        tool_calls,
+    })
+}
+
+fn overdue_error() -> EngineError {
+    EngineError::Upstream(UpstreamError {
+        upstream: crate::provider::Upstream::OpenRouter,
+        kind: UpstreamErrorKind::Timeout,
+        message: "The model did not finish in time".into(),
+        retry_after: None,
+    })
+}
+
+impl Handler<Progress> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, msg: Progress, ctx: &mut Self::Context) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if running.turn != msg.turn || matches!(running.call, Call::Over) {
+            return;
+        }
+        if running.first_token.is_none() && !msg.deltas.is_empty() {
+            let waited = running.accepted_at.elapsed();
+            running.first_token = Some(waited);
+            self.shared.metrics.first_token.observe(seconds(waited));
+        }
+        self.at(Failpoint::Progress);
+        self.take(msg.deltas);
+        self.pump_all(ctx);
+        match msg.end {
+            None => {}
+            Some(Ok(())) => self.finish(Why::Complete, ctx),
+            Some(Err(error)) => {
+                let labels = ProviderErrorLabels {
+                    provider: error.upstream.to_string(),
+                    code: error.kind.code(),
+                };
+                self.shared.metrics.provider_errors.get_or_create(&labels).inc();
+                self.finish(Why::Failed(error.into()), ctx);
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Which of the ways to end this is.
+    #[must_use]
+    pub fn kind(&self) -> TurnEnd {
+        match self.finish_reason.as_str() {
+            CANCELLED => TurnEnd::Cancelled,
+            INTERRUPTED => TurnEnd::Interrupted,
+            _ if self.error.is_some() => TurnEnd::Failed,
+            _ => TurnEnd::Complete,
+        }
+    }
+}

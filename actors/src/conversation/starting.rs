@@ -1,0 +1,244 @@
+//! Taking commands that change the conversation: begin, start a turn.
+
+use std::time::Instant;
+
+use actix::Context;
+
+use super::{
+    Begun, Conversation, Pending, Stage, Then, Waiting, answer,
+    command::{Begin, Listener, Reply, StartTurn, Started, Want},
+    document::{Document, TurnState},
+    event::Received,
+    message::{Draft, Stamp, StoredMessage},
+    message_id, prompt,
+    stream::{Position, TurnStream},
+    subscribers::Interest,
+};
+use crate::{
+    error::EngineError,
+    id::{MessageId, TurnId},
+    limits,
+    log::entry::{self, EntryHead, TurnAccepted},
+    time::Timestamp,
+};
+
+impl Conversation {
+    pub(super) fn begin(&mut self, command: Begin, reply: Reply<bool>, ctx: &mut Context<Self>) {
+        if let Some(document) = self.document() {
+            let allowed = command.caller.may_use(document.user_id());
+            answer(reply, allowed.then_some(false).ok_or_else(|| EngineError::NotFound.into()));
+            return;
+        }
+        if self.begun == Begun::Yes {
+            // Its first entry is on the way already.
+            self.beginners.push(reply);
+            return;
+        }
+        if let Err(refusal) = self.open() {
+            answer(reply, Err(refusal.into()));
+            return;
+        }
+        self.beginners.push(reply);
+        self.push_begun(command.user_id, command.character_id);
+        self.flush(ctx);
+    }
+
+    fn push_begun(
+        &mut self,
+        user_id: Option<String>,
+        character_id: Option<String>,
+    ) {
+        self.begun = Begun::Yes;
+        self.pending.push(Pending {
+            head: EntryHead::Begun(entry::Begun {
+                at: Timestamp::now(),
+                incarnation: fastrand::u64(..),
+                user_id,
+                character_id,
+                imported_updated_at: None,
+            }),
+            messages: Vec::new(),
+            then: Then::Begun,
+        });
+    }
+
+    pub(super) fn start_turn(
+        &mut self,
+        command: StartTurn,
+        listener: Option<Listener>,
+        reply: Reply<Started>,
+        ctx: &mut Context<Self>,
+    ) {
+        if let Some(known) = self.known_turn(command.turn) {
+            let started = known.and_then(|(ordinal, started)| {
+                self.listen_to(ordinal, started, listener, ctx)
+            });
+            answer(reply, started.map_err(Into::into));
+            return;
+        }
+        if let Err(refusal) = self.may_start(&command) {
+            answer(reply, Err(refusal.into()));
+            return;
+        }
+        let drafts = self.without_repetition(command.messages);
+        let empty = self
+            .document()
+            .is_none_or(Document::is_empty);
+        if drafts.is_empty() && empty {
+            let refusal = EngineError::Invalid {
+                field: "messages",
+                message: "must hold at least one message: the conversation is empty".into(),
+            };
+            answer(reply, Err(refusal.into()));
+            return;
+        }
+        if self.begun == Begun::No {
+            self.push_begun(command.user_id.clone(), command.character_id.clone());
+        }
+        let reply_id = MessageId::now();
+        let messages = self.stamp(command.turn, &drafts);
+        let ordinal = self.streams.push(TurnStream::new(command.turn, reply_id));
+        let new = messages.clone();
+        self.pending.push(Pending {
+            head: EntryHead::TurnAccepted(TurnAccepted {
+                at: Timestamp::now(),
+                turn: command.turn,
+                reply: reply_id,
+                user_id: command.user_id,
+                character_id: command.character_id,
+            }),
+            messages,
+            then: Then::Accepted {
+                ordinal,
+                listener,
+                reply,
+            },
+        });
+        self.waiting.push_back(Waiting {
+            ordinal,
+            turn: command.turn,
+            parameters: command.parameters,
+            messages: new,
+            accepted_at: Instant::now(),
+        });
+        self.flush(ctx);
+        // The upstream is asked while the message is being synced; nothing is shown before.
+        self.run_next(ctx);
+    }
+
+    fn may_start(&self, command: &StartTurn) -> Result<(), EngineError> {
+        self.open()?;
+        let owner = self.document().and_then(Document::user_id);
+        if !command.caller.may_use(owner) {
+            return Err(EngineError::NotFound);
+        }
+        if self.waiting.len() >= limits::TURN_QUEUE_MAX {
+            return Err(EngineError::Busy);
+        }
+        self.home.may_generate()
+    }
+
+    fn open(&self) -> Result<(), EngineError> {
+        match self.stage {
+            Stage::Open => Ok(()),
+            Stage::Draining | Stage::Retired(_) => Err(EngineError::ShuttingDown {
+                retry_after: self.shared.retry_after(),
+            }),
+        }
+    }
+
+    /// The drafts without those at the start that repeat the end of the history.
+    fn without_repetition(&self, mut drafts: Vec<Draft>) -> Vec<Draft> {
+        if let Some(document) = self.document() {
+            let repeated = prompt::repeated(document.settled(), &drafts);
+            drafts.drain(..repeated);
+        }
+        drafts
+    }
+
+    fn stamp(&mut self, turn: TurnId, drafts: &[Draft]) -> Vec<StoredMessage> {
+        drafts
+            .iter()
+            .map(|draft| {
+                self.last_stamp = Timestamp::now().max(self.last_stamp.next());
+                StoredMessage::new(
+                    draft,
+                    &Stamp {
+                        timestamp: self.last_stamp,
+                        id: MessageId::now(),
+                        turn: Some(turn),
+                        model: None,
+                        finish_reason: None,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    /// The turn, if the command came before: it was sent again.
+    fn known_turn(&mut self, turn: TurnId) -> Option<Result<(u64, Started), EngineError>> {
+        if let Some(ordinal) = self.streams.find(turn) {
+            let stream = self.streams.get(ordinal)?;
+            let started = Started {
+                turn,
+                reply: stream.reply(),
+                message: stream.received().and_then(|received| received.message),
+                attachment: None,
+            };
+            // On its way to the log: the first command is still to be answered.
+            return Some(if stream.received().is_some() {
+                Ok((ordinal, started))
+            } else {
+                Err(EngineError::Restarted)
+            });
+        }
+        let record = self.document()?.turn(turn)?;
+        let TurnState::Ended(_) = &record.state else {
+            return Some(Err(EngineError::Restarted));
+        };
+        let stream = TurnStream::from_record(record)?;
+        let started = Started {
+            turn,
+            reply: stream.reply(),
+            message: stream.received().and_then(|received| received.message),
+            attachment: None,
+        };
+        let ordinal = self.streams.push(stream);
+        Some(Ok((ordinal, started)))
+    }
+
+    /// Attaches the listener of a command to its turn, from the beginning.
+    pub(super) fn listen_to(
+        &mut self,
+        ordinal: u64,
+        mut started: Started,
+        listener: Option<Listener>,
+        ctx: &mut Context<Self>,
+    ) -> Result<Started, EngineError> {
+        if let Some(listener) = listener {
+            let interest = match listener.want {
+                Want::Everything => Interest::Turn(ordinal),
+                Want::Outcome => Interest::Outcome(ordinal),
+            };
+            let position = Position {
+                ordinal,
+                ..Position::default()
+            };
+            started.attachment = Some(self.subscribe(listener, interest, position, ctx)?);
+        }
+        Ok(started)
+    }
+
+    /// What a turn received, as the document has it.
+    pub(super) fn received(&self, turn: TurnId) -> Received {
+        let messages = self
+            .document()
+            .and_then(|document| document.turn(turn))
+            .map(|record| record.received().to_vec())
+            .unwrap_or_default();
+        Received {
+            message: message_id(&messages),
+            messages,
+        }
+    }
+}

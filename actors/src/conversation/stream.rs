@@ -1,0 +1,668 @@
+//! The turns under way as lists of items, for showing. Pure.
+//!
+//! Attaching late, attaching again and resuming are one operation: reading on from a
+//! [`Position`]. Items of the running and the last finished turn are kept, older ones only while
+//! a session still reads them.
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use super::{
+    document::{TurnRecord, TurnState},
+    event::{Cursor, Event, EventBody, Outcome, Received},
+    message::StoredMessage,
+};
+use crate::{
+    error::EngineError,
+    id::{MessageId, TurnId},
+    json_text::{JsonText, cut_at_or_below, decoded_len},
+    provider::{RawJson, ReplyHead},
+};
+
+/// A place to read on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// Which turn, counted since the actor began.
+    pub ordinal: u64,
+    /// Which item of it.
+    pub item: u32,
+    /// Byte within the item, escaped.
+    pub byte: u32,
+    /// UTF-8 bytes of reply text before it.
+    pub offset: u64,
+}
+
+/// A piece of a turn.
+#[derive(Debug)]
+enum Item {
+    Text(Span),
+    Reasoning(Span),
+    Whole(EventBody),
+}
+
+/// Escaped text: growing while the reply runs, then a part of the stored message.
+#[derive(Debug)]
+enum Span {
+    Growing(String),
+    Stored(Arc<str>, Range<usize>),
+}
+
+impl Span {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Growing(text) => text,
+            Self::Stored(fragment, range) => &fragment[range.clone()],
+        }
+    }
+}
+
+/// Growth of a reply's buffer is bounded, so that a long reply is not held twice.
+const GROWTH_BYTES_MAX: usize = 1 << 20;
+
+/// One turn, as its watchers see it.
+#[derive(Debug)]
+pub struct TurnStream {
+    turn: TurnId,
+    reply: MessageId,
+    head: Arc<ReplyHead>,
+    items: Vec<Item>,
+    shown: Shown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Not before its acceptance is synced.
+    No,
+    Yes,
+    /// Its last item is there.
+    Whole,
+}
+
+impl TurnStream {
+    /// A turn whose acceptance is on its way to the log.
+    #[must_use]
+    pub fn new(turn: TurnId, reply: MessageId) -> Self {
+        Self {
+            turn,
+            reply,
+            head: Arc::default(),
+            items: Vec::new(),
+            shown: Shown::No,
+        }
+    }
+
+    /// The turn.
+    #[must_use]
+    pub fn turn(&self) -> TurnId {
+        self.turn
+    }
+
+    /// Id that the reply has.
+    #[must_use]
+    pub fn reply(&self) -> MessageId {
+        self.reply
+    }
+
+    /// Who answers.
+    #[must_use]
+    pub fn head(&self) -> &Arc<ReplyHead> {
+        &self.head
+    }
+
+    /// Sets who answers.
+    pub fn set_head(&mut self, head: Arc<ReplyHead>) {
+        self.head = head;
+    }
+
+    /// The acceptance is synced: from now on the turn may be shown.
+    pub fn show(&mut self, received: Received) {
+        self.items
+            .insert(0, Item::Whole(EventBody::Received(received)));
+        self.shown = Shown::Yes;
+    }
+
+    /// A turn that ended before this actor began, from the history.
+    #[must_use]
+    pub fn from_record(record: &TurnRecord) -> Option<Self> {
+        let TurnState::Ended(ended) = &record.state else {
+            return None;
+        };
+        let mut stream = Self::new(record.turn?, record.reply_id?);
+        let received = record.received().to_vec();
+        stream.show(Received {
+            message: received.last().and_then(StoredMessage::id),
+            messages: received,
+        });
+        let reply = record.reply();
+        if let Some(reply) = reply {
+            let range = reply.text_range();
+            if !range.is_empty() {
+                let text = Span::Stored(reply.fragment().clone(), range);
+                stream.items.push(Item::Text(text));
+            }
+        }
+        let error = ended.error.as_ref().map(|_code| EngineError::Restarted);
+        stream.end(Arc::new(Outcome {
+            finish_reason: ended.finish_reason.clone(),
+            native_finish_reason: None,
+            reply: reply.cloned(),
+            reasoning: None,
+            usage: ended.usage.clone(),
+            head: Arc::default(),
+            timestamp: reply.map_or(ended.at, StoredMessage::timestamp),
+            error,
+        }));
+        Some(stream)
+    }
+
+    /// What was received; none before it is synced.
+    #[must_use]
+    pub fn received(&self) -> Option<&Received> {
+        match self.items.first() {
+            Some(Item::Whole(EventBody::Received(received))) => Some(received),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Replaces what was received: a message that waits may be given a later time.
+    pub fn receive_again(&mut self, received: Received) {
+        if let Some(Item::Whole(EventBody::Received(old))) = self.items.first_mut() {
+            *old = received;
+        }
+    }
+
+    /// The upstream is asked.
+    pub fn start(&mut self, model: Arc<str>) {
+        self.items.push(Item::Whole(EventBody::Started { model }));
+    }
+
+    /// Appends reply text, joined to text right before it.
+    pub fn push_text(&mut self, text: JsonText) {
+        match self.items.last_mut() {
+            Some(Item::Text(Span::Growing(growing))) => append(growing, &text),
+            Some(_) | None => self
+                .items
+                .push(Item::Text(Span::Growing(text.into_escaped()))),
+        }
+    }
+
+    /// Appends reasoning text, joined to reasoning right before it.
+    pub fn push_reasoning(&mut self, text: JsonText) {
+        match self.items.last_mut() {
+            Some(Item::Reasoning(Span::Growing(growing))) => append(growing, &text),
+            Some(_) | None => self
+                .items
+                .push(Item::Reasoning(Span::Growing(text.into_escaped()))),
+        }
+    }
+
+    /// Appends members of a delta that are passed through.
+    pub fn push_delta(&mut self, members: RawJson) {
+        let head = self.head.clone();
+        self.items
+            .push(Item::Whole(EventBody::Delta { members, head }));
+    }
+
+    /// Appends the finish reason.
+    pub fn push_finish(&mut self, reason: String, native: Option<String>) {
+        let head = self.head.clone();
+        self.items.push(Item::Whole(EventBody::Finish {
+            reason,
+            native,
+            head,
+        }));
+    }
+
+    /// Appends the usage.
+    pub fn push_usage(&mut self, usage: RawJson) {
+        let head = self.head.clone();
+        self.items
+            .push(Item::Whole(EventBody::Usage { usage, head }));
+    }
+
+    /// The end is in the log: nothing follows.
+    ///
+    /// The text of the reply now stands in the stored message, so the items point there.
+    pub fn end(&mut self, outcome: Arc<Outcome>) {
+        if let Some(reply) = &outcome.reply {
+            self.point_into(reply);
+        }
+        self.items.push(Item::Whole(EventBody::Ended(outcome)));
+        self.shown = Shown::Whole;
+    }
+
+    fn point_into(&mut self, reply: &StoredMessage) {
+        let mut start = reply.text_range().start;
+        for item in &mut self.items {
+            if let Item::Text(span) = item {
+                let range = start..start + span.as_str().len();
+                start = range.end;
+                if reply.fragment().get(range.clone()) == Some(span.as_str()) {
+                    *span = Span::Stored(reply.fragment().clone(), range);
+                }
+            }
+        }
+    }
+
+    /// All reply text so far.
+    #[must_use]
+    pub fn text(&self) -> JsonText {
+        self.joined(|item| match item {
+            Item::Text(span) => Some(span),
+            Item::Reasoning(_) | Item::Whole(_) => None,
+        })
+    }
+
+    /// All reasoning so far.
+    #[must_use]
+    pub fn reasoning(&self) -> JsonText {
+        self.joined(|item| match item {
+            Item::Reasoning(span) => Some(span),
+            Item::Text(_) | Item::Whole(_) => None,
+        })
+    }
+
+    fn joined(&self, pick: impl Fn(&Item) -> Option<&Span>) -> JsonText {
+        let bytes = self
+            .items
+            .iter()
+            .filter_map(&pick)
+            .map(|span| span.as_str().len())
+            .sum();
+        let mut text = JsonText::with_capacity(bytes);
+        for span in self.items.iter().filter_map(&pick) {
+            text.push_escaped(span.as_str());
+        }
+        text
+    }
+
+    /// Whether its last item is there.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.shown == Shown::Whole
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Arc<Outcome>> {
+        match self.items.last() {
+            Some(Item::Whole(EventBody::Ended(outcome))) => Some(outcome),
+            Some(_) | None => None,
+        }
+    }
+
+    /// The next event at a position, of at most `bytes_max` bytes of text, and the position after it.
+    fn read(&self, at: Position, epoch: u32, bytes_max: usize) -> Option<(Event, Position)> {
+        if self.shown == Shown::No {
+            return None;
+        }
+        let mut at = at;
+        let (body, after) = loop {
+            let item = self.items.get(at.item as usize)?;
+            let next_item = Position {
+                item: at.item + 1,
+                byte: 0,
+                ..at
+            };
+            match item {
+                Item::Whole(body) => break (body.clone(), next_item),
+                Item::Text(span) | Item::Reasoning(span) => {
+                    let escaped = span.as_str();
+                    let from = at.byte as usize;
+                    if from >= escaped.len() {
+                        // Read to its end; it may still grow while it is the last.
+                        self.items.get(next_item.item as usize)?;
+                        at = next_item;
+                        continue;
+                    }
+                    let cut = cut_at_or_below(escaped, from, from + bytes_max);
+                    let slice = &escaped[from..cut];
+                    let mut text = JsonText::with_capacity(slice.len());
+                    text.push_escaped(slice);
+                    let head = self.head.clone();
+                    let mut after = at;
+                    after.byte = u32::try_from(cut).unwrap_or(u32::MAX);
+                    let body = if matches!(item, Item::Text(_)) {
+                        after.offset += decoded_len(slice) as u64;
+                        EventBody::Text {
+                            offset: at.offset,
+                            text,
+                            head,
+                        }
+                    } else {
+                        EventBody::Reasoning { text, head }
+                    };
+                    break (body, after);
+                }
+            }
+        };
+        let cursor = Cursor {
+            turn: self.turn,
+            epoch,
+            item: after.item,
+            byte: after.byte,
+        };
+        Some((Event::new(self.turn, self.reply, cursor, body), after))
+    }
+
+    /// The position of a cursor of this turn; none if it lies beyond what there is.
+    fn locate(&self, ordinal: u64, cursor: Cursor) -> Option<Position> {
+        let mut offset = 0;
+        for (index, item) in self.items.iter().enumerate() {
+            let here = index as u64 == u64::from(cursor.item);
+            match item {
+                Item::Text(span) if here => {
+                    let text = span.as_str().get(..cursor.byte as usize)?;
+                    offset += decoded_len(text) as u64;
+                }
+                Item::Reasoning(span) if here => {
+                    span.as_str().get(..cursor.byte as usize)?;
+                }
+                Item::Text(span) => offset += decoded_len(span.as_str()) as u64,
+                Item::Reasoning(_) | Item::Whole(_) => {}
+            }
+            if here {
+                break;
+            }
+        }
+        (cursor.item as usize <= self.items.len()).then_some(Position {
+            ordinal,
+            item: cursor.item,
+            byte: cursor.byte,
+            offset,
+        })
+    }
+}
+
+fn append(growing: &mut String, text: &JsonText) {
+    let more = text.as_escaped();
+    if growing.capacity() - growing.len() < more.len() {
+        let room = growing
+            .len()
+            .clamp(more.len(), GROWTH_BYTES_MAX.max(more.len()));
+        growing.reserve_exact(room);
+    }
+    growing.push_str(more);
+}
+
+/// The streams of a conversation, oldest first.
+#[derive(Debug)]
+pub struct Streams {
+    epoch: u32,
+    first: u64,
+    turns: VecDeque<TurnStream>,
+    /// The event read last: watchers at the same place share it.
+    last: Option<(Position, usize, Arc<Event>, Position)>,
+}
+
+impl Streams {
+    /// No turns yet.
+    #[must_use]
+    pub fn new(epoch: u32) -> Self {
+        Self {
+            epoch,
+            first: 0,
+            turns: VecDeque::new(),
+            last: None,
+        }
+    }
+
+    /// Adds a turn and tells its ordinal.
+    pub fn push(&mut self, stream: TurnStream) -> u64 {
+        self.turns.push_back(stream);
+        self.end() - 1
+    }
+
+    /// Takes back a turn that was never shown. Only the newest ones are.
+    pub fn remove(&mut self, ordinal: u64) -> Option<TurnStream> {
+        let index = usize::try_from(ordinal.checked_sub(self.first)?).ok()?;
+        let stream = self.turns.get_mut(index)?;
+        let (turn, reply) = (stream.turn, stream.reply);
+        // Its place stays, so that the ordinals after it hold; nobody is ever shown it.
+        let mut gone = TurnStream::new(turn, reply);
+        gone.shown = Shown::Whole;
+        Some(std::mem::replace(stream, gone))
+    }
+
+    /// The ordinal that the next turn will have.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first + self.turns.len() as u64
+    }
+
+    /// A turn by its ordinal.
+    #[must_use]
+    pub fn get(&self, ordinal: u64) -> Option<&TurnStream> {
+        let index = ordinal.checked_sub(self.first)?;
+        self.turns.get(usize::try_from(index).ok()?)
+    }
+
+    /// A turn by its ordinal.
+    pub fn get_mut(&mut self, ordinal: u64) -> Option<&mut TurnStream> {
+        let index = ordinal.checked_sub(self.first)?;
+        // Whoever changes a stream makes the shared event stale only where it ends: text grows.
+        self.last = None;
+        self.turns.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The ordinal of a turn.
+    #[must_use]
+    pub fn find(&self, turn: TurnId) -> Option<u64> {
+        let index = self.turns.iter().rposition(|stream| stream.turn == turn)?;
+        Some(self.first + index as u64)
+    }
+
+    /// Where a cursor points, if its turn is here and its epoch is ours.
+    #[must_use]
+    pub fn locate(&self, cursor: Cursor) -> Option<Position> {
+        if cursor.epoch != self.epoch {
+            return None;
+        }
+        let ordinal = self.find(cursor.turn)?;
+        self.get(ordinal)?.locate(ordinal, cursor)
+    }
+
+    /// The next event from a position on, across turns, and the position after it.
+    pub fn read(&mut self, at: Position, bytes_max: usize) -> Option<(Arc<Event>, Position)> {
+        if let Some((from, bytes, event, after)) = &self.last
+            && *from == at
+            && *bytes == bytes_max
+        {
+            return Some((event.clone(), *after));
+        }
+        let mut here = at;
+        let (event, after) = loop {
+            let stream = self.get(here.ordinal)?;
+            match stream.read(here, self.epoch, bytes_max) {
+                Some(found) => break found,
+                None if stream.ended() => {
+                    here = Position {
+                        ordinal: here.ordinal + 1,
+                        ..Position::default()
+                    };
+                }
+                None => return None,
+            }
+        };
+        let event = Arc::new(event);
+        self.last = Some((at, bytes_max, event.clone(), after));
+        Some((event, after))
+    }
+
+    /// The position of a turn's last event, once it has ended.
+    #[must_use]
+    pub fn last_of(&self, ordinal: u64) -> Option<Position> {
+        let stream = self.get(ordinal)?;
+        stream.outcome()?;
+        Some(Position {
+            ordinal,
+            item: u32::try_from(stream.items.len()).ok()?.checked_sub(1)?,
+            ..Position::default()
+        })
+    }
+
+    /// Forgets turns before `needed` that have ended, but keeps the last one that has.
+    pub fn trim(&mut self, needed: u64) {
+        while self.first < needed
+            && self.turns.len() > 1
+            && self.turns[0].ended()
+            && self.turns[1].ended()
+        {
+            self.turns.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// The ordinals of the turns that are here.
+    #[must_use]
+    pub fn ordinals(&self) -> Range<u64> {
+        self.first..self.end()
+    }
+
+    /// Forgets everything before `needed` that has ended.
+    pub fn clear_ended(&mut self, needed: u64) {
+        while self.first < needed && self.turns.front().is_some_and(TurnStream::ended) {
+            self.turns.pop_front();
+            self.first += 1;
+        }
+        self.last = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        conversation::message::{Draft, Role, Stamp},
+        time::Timestamp,
+    };
+
+    fn outcome(text: &JsonText) -> Arc<Outcome> {
+        let stamp = Stamp {
+            timestamp: Timestamp::from_micros(1),
+            id: MessageId::now(),
+            turn: None,
+            model: None,
+            finish_reason: Some("stop"),
+        };
+        Arc::new(Outcome {
+            finish_reason: "stop".into(),
+            native_finish_reason: None,
+            reply: Some(StoredMessage::new(
+                &Draft::text(Role::Assistant, text.clone()),
+                &stamp,
+            )),
+            reasoning: None,
+            usage: None,
+            head: Arc::default(),
+            timestamp: Timestamp::from_micros(1),
+            error: None,
+        })
+    }
+
+    fn received() -> Received {
+        Received {
+            messages: Vec::new(),
+            message: None,
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Text(String),
+        Reasoning(String),
+        Read(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            "[a\"é\n🚀]{1,9}".prop_map(Step::Text),
+            "[b\\\\]{1,9}".prop_map(Step::Reasoning),
+            (6usize..30).prop_map(Step::Read),
+        ];
+        prop::collection::vec(step, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn reading_in_any_steps_gives_the_whole_text_once(steps in steps()) {
+            let mut streams = Streams::new(7);
+            let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
+            streams.get_mut(ordinal).unwrap().show(received());
+            let mut at = Position { ordinal, ..Position::default() };
+            let (mut text, mut reasoning) = (String::new(), String::new());
+            let (mut seen_text, mut seen_reasoning) = (String::new(), String::new());
+            let mut ended = false;
+            let mut take = |event: &Event, ended: &mut bool| match &event.body {
+                EventBody::Text { offset, text, .. } => {
+                    assert_eq!(*offset as usize, seen_text.len());
+                    seen_text.push_str(&crate::json_text::unescape(text.as_escaped()));
+                }
+                EventBody::Reasoning { text, .. } => {
+                    seen_reasoning.push_str(&crate::json_text::unescape(text.as_escaped()));
+                }
+                EventBody::Ended(_) => *ended = true,
+                EventBody::Received(_) | EventBody::Started { .. } | EventBody::Delta { .. }
+                | EventBody::Finish { .. } | EventBody::Usage { .. } => {}
+            };
+            for step in steps {
+                let stream = streams.get_mut(ordinal).unwrap();
+                match step {
+                    Step::Text(more) => {
+                        text.push_str(&more);
+                        stream.push_text(JsonText::escape(&more));
+                    }
+                    Step::Reasoning(more) => {
+                        reasoning.push_str(&more);
+                        stream.push_reasoning(JsonText::escape(&more));
+                    }
+                    Step::Read(bytes_max) => {
+                        if let Some((event, after)) = streams.read(at, bytes_max) {
+                            take(&event, &mut ended);
+                            // A cursor leads back to the very position it was given at.
+                            prop_assert_eq!(streams.locate(event.cursor), Some(after));
+                            at = after;
+                        }
+                    }
+                }
+            }
+            let whole = streams.get(ordinal).unwrap().text();
+            streams.get_mut(ordinal).unwrap().end(outcome(&whole));
+            while let Some((event, after)) = streams.read(at, 16) {
+                take(&event, &mut ended);
+                at = after;
+            }
+            prop_assert!(ended);
+            prop_assert_eq!(seen_text, text);
+            prop_assert_eq!(seen_reasoning, reasoning);
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown_before_the_acceptance_is_synced() {
+        let mut streams = Streams::new(1);
+        let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
+        streams
+            .get_mut(ordinal)
+            .unwrap()
+            .push_text(JsonText::escape("early"));
+        assert!(streams.read(Position::default(), 100).is_none());
+        streams.get_mut(ordinal).unwrap().show(received());
+        assert!(streams.read(Position::default(), 100).is_some());
+    }
+
+    #[test]
+    fn the_last_ended_turn_stays_readable() {
+        let mut streams = Streams::new(1);
+        for _ in 0..3 {
+            let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
+            let stream = streams.get_mut(ordinal).unwrap();
+            stream.show(received());
+            stream.end(outcome(&JsonText::escape("x")));
+        }
+        streams.trim(streams.end());
+        assert!(streams.get(1).is_none());
+        assert!(streams.get(2).is_some());
+    }
+}

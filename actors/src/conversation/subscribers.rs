@@ -1,0 +1,406 @@
+//! Who listens, how far each has come, and who may be sent more. Pure: times are handed in.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    event::Event,
+    stream::{Position, Streams},
+};
+
+/// Names a subscriber within its conversation.
+pub type SubscriberKey = u64;
+
+/// What a session wants to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Every event of one turn, by its ordinal.
+    Turn(u64),
+    /// Only how one turn ends.
+    Outcome(u64),
+    /// Every event of every turn.
+    All,
+}
+
+/// A session's place in the stream.
+#[derive(Debug)]
+pub struct Subscriber<S> {
+    /// Where its events go.
+    pub sink: S,
+    interest: Interest,
+    position: Position,
+    credit: u32,
+    /// Since when there is something to send but no credit.
+    waiting_since: Option<Instant>,
+    patience: Patience,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Held back by its own session, which has never given credit: it may take its time.
+    Held,
+    /// Had credit once: using none for long means that its client has stopped reading.
+    Counting,
+}
+
+/// What became of an event handed to a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The session's mailbox has no room now.
+    Full,
+    /// The session is gone.
+    Gone,
+}
+
+/// The sessions attached to a conversation.
+#[derive(Debug)]
+pub struct Subscribers<S> {
+    next: SubscriberKey,
+    all: BTreeMap<SubscriberKey, Subscriber<S>>,
+}
+
+impl<S> Default for Subscribers<S> {
+    fn default() -> Self {
+        Self {
+            next: 0,
+            all: BTreeMap::new(),
+        }
+    }
+}
+
+impl<S> Subscribers<S> {
+    /// Adds one.
+    pub fn add(
+        &mut self,
+        sink: S,
+        interest: Interest,
+        position: Position,
+        credit: u32,
+    ) -> SubscriberKey {
+        let key = self.next;
+        self.next += 1;
+        let patience = match credit {
+            0 => Patience::Held,
+            _ => Patience::Counting,
+        };
+        self.all.insert(
+            key,
+            Subscriber {
+                sink,
+                interest,
+                position,
+                credit,
+                waiting_since: None,
+                patience,
+            },
+        );
+        key
+    }
+
+    /// Removes one.
+    pub fn remove(&mut self, key: SubscriberKey) -> Option<S> {
+        self.all.remove(&key).map(|subscriber| subscriber.sink)
+    }
+
+    /// Gives one credit for more events.
+    pub fn credit(&mut self, key: SubscriberKey, events: u32) {
+        if let Some(subscriber) = self.all.get_mut(&key) {
+            subscriber.credit = subscriber.credit.saturating_add(events);
+            subscriber.waiting_since = None;
+            subscriber.patience = Patience::Counting;
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether nobody listens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether somebody waits for credit with something to be sent.
+    #[must_use]
+    pub fn anyone_waits(&self) -> bool {
+        self.all
+            .values()
+            .any(|subscriber| subscriber.waiting_since.is_some())
+    }
+
+    /// The oldest turn that somebody still reads; `end` if nobody reads any.
+    #[must_use]
+    pub fn oldest_needed(&self, end: u64) -> u64 {
+        let needed = |subscriber: &Subscriber<S>| match subscriber.interest {
+            Interest::Turn(ordinal) | Interest::Outcome(ordinal) => ordinal,
+            Interest::All => subscriber.position.ordinal,
+        };
+        self.all.values().map(needed).min().unwrap_or(end).min(end)
+    }
+
+    /// Sends one subscriber what its credit allows.
+    pub fn pump(
+        &mut self,
+        key: SubscriberKey,
+        streams: &mut Streams,
+        bytes_max: usize,
+        now: Instant,
+        mut send: impl FnMut(&S, Arc<Event>) -> Sent,
+    ) {
+        if let Some(subscriber) = self.all.get_mut(&key)
+            && subscriber.pump(streams, bytes_max, now, &mut send) == Next::Remove
+        {
+            self.all.remove(&key);
+        }
+    }
+
+    /// Sends everybody what their credit allows.
+    pub fn pump_all(
+        &mut self,
+        streams: &mut Streams,
+        bytes_max: usize,
+        now: Instant,
+        mut send: impl FnMut(&S, Arc<Event>) -> Sent,
+    ) {
+        self.all.retain(|_, subscriber| {
+            subscriber.pump(streams, bytes_max, now, &mut send) == Next::Keep
+        });
+    }
+
+    /// Removes those that have waited for credit longer than `deadline`.
+    pub fn take_stalled(&mut self, now: Instant, deadline: Duration) -> Vec<S> {
+        let stalled = |subscriber: &mut Subscriber<S>| {
+            subscriber.patience == Patience::Counting
+                && subscriber
+                    .waiting_since
+                    .is_some_and(|since| now.duration_since(since) >= deadline)
+        };
+        self.all
+            .extract_if(.., |_, subscriber| stalled(subscriber))
+            .map(|(_, subscriber)| subscriber.sink)
+            .collect()
+    }
+
+    /// Removes those whose session is gone.
+    pub fn retain(&mut self, mut alive: impl FnMut(&S) -> bool) {
+        self.all.retain(|_, subscriber| alive(&subscriber.sink));
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    Keep,
+    Remove,
+}
+
+impl<S> Subscriber<S> {
+    fn pump(
+        &mut self,
+        streams: &mut Streams,
+        bytes_max: usize,
+        now: Instant,
+        send: &mut impl FnMut(&S, Arc<Event>) -> Sent,
+    ) -> Next {
+        match self.interest {
+            Interest::Outcome(ordinal) => {
+                let Some(position) = streams.last_of(ordinal) else {
+                    return Next::Keep;
+                };
+                self.position = position;
+            }
+            Interest::Turn(_) | Interest::All => {}
+        }
+        loop {
+            let Some((event, after)) = streams.read(self.position, bytes_max) else {
+                self.waiting_since = None;
+                return Next::Keep;
+            };
+            if self.credit == 0 {
+                self.waiting_since.get_or_insert(now);
+                return Next::Keep;
+            }
+            let last_wanted = match self.interest {
+                Interest::Turn(_) | Interest::Outcome(_) => event.is_last(),
+                Interest::All => false,
+            };
+            match send(&self.sink, event) {
+                Sent::Yes => {}
+                Sent::Full => {
+                    self.waiting_since.get_or_insert(now);
+                    return Next::Keep;
+                }
+                Sent::Gone => return Next::Remove,
+            }
+            self.credit -= 1;
+            self.position = after;
+            if last_wanted {
+                return Next::Remove;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        conversation::{
+            event::{EventBody, Outcome, Received},
+            stream::TurnStream,
+        },
+        id::{MessageId, TurnId},
+        json_text::JsonText,
+        time::Timestamp,
+    };
+
+    fn outcome() -> Arc<Outcome> {
+        Arc::new(Outcome {
+            finish_reason: "stop".into(),
+            native_finish_reason: None,
+            reply: None,
+            reasoning: None,
+            usage: None,
+            head: Arc::default(),
+            timestamp: Timestamp::from_micros(1),
+            error: None,
+        })
+    }
+
+    fn shown(streams: &mut Streams) -> u64 {
+        let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
+        streams.get_mut(ordinal).unwrap().show(Received {
+            messages: Vec::new(),
+            message: None,
+        });
+        ordinal
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Token,
+        Credit(usize, u32),
+    }
+
+    proptest! {
+        #[test]
+        fn no_order_of_tokens_and_credits_overruns_a_window_or_loses_text(
+            steps in prop::collection::vec(
+                prop_oneof![Just(Step::Token), (0usize..3, 1u32..4).prop_map(|(who, n)| Step::Credit(who, n))], 0..80)
+        ) {
+            let now = Instant::now();
+            let mut streams = Streams::new(1);
+            let ordinal = shown(&mut streams);
+            let seen: RefCell<[Vec<Arc<Event>>; 3]> = RefCell::default();
+            let mut subscribers = Subscribers::default();
+            let start = Position { ordinal, ..Position::default() };
+            let interests = [Interest::All, Interest::Turn(ordinal), Interest::Outcome(ordinal)];
+            let keys = interests.map(|interest| {
+                let index = interests.iter().position(|other| *other == interest).unwrap();
+                subscribers.add(index, interest, start, 2)
+            });
+            let mut granted = [2_usize; 3];
+            let send = |who: &usize, event: Arc<Event>| { seen.borrow_mut()[*who].push(event); Sent::Yes };
+            let mut tokens = 0;
+            for step in steps {
+                match step {
+                    Step::Token => {
+                        streams.get_mut(ordinal).unwrap().push_text(JsonText::escape("ab"));
+                        tokens += 1;
+                        subscribers.pump_all(&mut streams, 64, now, send);
+                    }
+                    Step::Credit(who, events) => {
+                        subscribers.credit(keys[who], events);
+                        granted[who] += events as usize;
+                        subscribers.pump(keys[who], &mut streams, 64, now, send);
+                    }
+                }
+                for who in 0..3 {
+                    prop_assert!(seen.borrow()[who].len() <= granted[who]);
+                }
+            }
+            streams.get_mut(ordinal).unwrap().end(outcome());
+            for key in keys {
+                subscribers.credit(key, 1_000);
+                subscribers.pump(key, &mut streams, 64, now, send);
+            }
+            prop_assert_eq!(subscribers.len(), 1, "only the watcher stays");
+            let seen = seen.borrow();
+            for who in [0, 1] {
+                let text: usize = seen[who].iter().map(|event| match &event.body {
+                    EventBody::Text { text, .. } => text.decoded_len(),
+                    EventBody::Received(_) | EventBody::Started { .. } | EventBody::Reasoning { .. } | EventBody::Delta { .. }
+                    | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Ended(_) => 0,
+                }).sum();
+                prop_assert_eq!(text, tokens * 2);
+            }
+            prop_assert_eq!(seen[2].len(), 1);
+            prop_assert!(seen[2][0].is_last());
+        }
+    }
+
+    #[test]
+    fn watchers_at_one_place_share_the_event() {
+        let mut streams = Streams::new(1);
+        let ordinal = shown(&mut streams);
+        let seen: RefCell<Vec<Arc<Event>>> = RefCell::default();
+        let mut subscribers = Subscribers::default();
+        for _ in 0..3 {
+            let start = Position {
+                ordinal,
+                ..Position::default()
+            };
+            subscribers.add((), Interest::All, start, 9);
+        }
+        subscribers.pump_all(&mut streams, 64, Instant::now(), |_, event| {
+            seen.borrow_mut().push(event);
+            Sent::Yes
+        });
+        let seen = seen.borrow();
+        assert_eq!(seen.len(), 3);
+        assert!(seen.iter().all(|event| Arc::ptr_eq(event, &seen[0])));
+    }
+
+    #[test]
+    fn only_those_who_stopped_reading_are_stalled() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(60);
+        let mut streams = Streams::new(1);
+        let ordinal = shown(&mut streams);
+        let mut subscribers = Subscribers::default();
+        let position = Position {
+            ordinal,
+            ..Position::default()
+        };
+        subscribers.add("reads", Interest::All, position, 100);
+        subscribers.add("stopped", Interest::All, position, 1);
+        subscribers.add("held", Interest::All, position, 0);
+        streams
+            .get_mut(ordinal)
+            .unwrap()
+            .push_text(JsonText::escape("x"));
+        subscribers.pump_all(&mut streams, 64, start, |_, _| Sent::Yes);
+        assert!(subscribers.anyone_waits());
+        assert!(
+            subscribers
+                .take_stalled(start, Duration::from_secs(60))
+                .is_empty()
+        );
+        assert_eq!(
+            subscribers.take_stalled(later, Duration::from_secs(60)),
+            ["stopped"]
+        );
+        assert_eq!(subscribers.len(), 2);
+    }
+}

@@ -1,0 +1,223 @@
+//! The engine: its threads, its supervisor, and the way in.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Actor, Addr, Recipient};
+use actix_rt::{Arbiter, ArbiterHandle};
+use futures::{StreamExt, stream::FuturesUnordered};
+
+use crate::{
+    conversation::command::AskDrain,
+    error::EngineError,
+    handle::ConversationHandle,
+    id::ConversationId,
+    loading::Loader,
+    log::Log,
+    metrics::Metrics,
+    mirror::Changed,
+    provider::{
+        Generate,
+        embedded::Embedded,
+        openrouter::{OpenRouter, models},
+    },
+    shared::{
+        ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine,
+    },
+    supervisor::Supervisor,
+};
+
+/// A running engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    supervisor: Addr<Supervisor>,
+}
+
+/// What the engine is doing, for the readiness page and for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    /// Conversation actors.
+    pub conversations: usize,
+    /// Bytes of history in memory.
+    pub resident_bytes: usize,
+    /// Whether new turns are refused.
+    pub draining: bool,
+}
+
+/// How often the upstream's model list is read again, and how soon after a failure.
+const MODELS_REFRESH: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(60));
+
+impl Engine {
+    /// Starts an engine on a running actix system.
+    #[must_use]
+    pub fn start(
+        config: EngineConfig,
+        log: Arc<dyn Log>,
+        mirror: Option<Recipient<Changed>>,
+        metrics: Metrics,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            loader: Loader {
+                log,
+                json_files: config.json_files.clone(),
+            },
+            metrics,
+            directory: Directory::default(),
+            resident: AtomicUsize::new(0),
+            supervisor: SupervisorLine::default(),
+            mirror,
+            context_lengths: RwLock::new(HashMap::new()),
+            draining: AtomicBool::new(false),
+            config,
+        });
+        let own_threads = match shared.config.placement {
+            Placement::Caller => 0,
+            Placement::Engine(threads) => threads.max(1),
+        };
+        let homes = (0..own_threads)
+            .map(|_| {
+                let arbiter = Arbiter::new().handle();
+                Arc::new(Home {
+                    provider: start_provider(&shared.config.chat, &arbiter),
+                    arbiter,
+                })
+            })
+            .collect();
+        let supervisor = {
+            let shared = shared.clone();
+            Supervisor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                Supervisor::new(shared, homes)
+            })
+        };
+        shared.supervisor.connect(supervisor.clone().recipient());
+        refresh_models(&shared);
+        Self { shared, supervisor }
+    }
+
+    /// Makes the current thread one that conversations may live on, if placement wants it.
+    #[must_use]
+    pub fn home_here(&self) -> Option<Arc<Home>> {
+        match self.shared.config.placement {
+            Placement::Engine(_) => None,
+            Placement::Caller => {
+                let arbiter = Arbiter::current();
+                Some(Arc::new(Home {
+                    provider: start_provider(&self.shared.config.chat, &arbiter),
+                    arbiter,
+                }))
+            }
+        }
+    }
+
+    /// A conversation by its id; `home` is the asker's thread, from [`Engine::home_here`].
+    #[must_use]
+    pub fn conversation(
+        &self,
+        id: ConversationId,
+        home: Option<Arc<Home>>,
+    ) -> ConversationHandle {
+        ConversationHandle::new(id, self.clone(), home)
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn observe(&self) -> Observed {
+        Observed {
+            conversations: self.shared.directory.len(),
+            resident_bytes: self.shared.resident.load(Ordering::Relaxed),
+            draining: self.shared.draining.load(Ordering::Acquire),
+        }
+    }
+
+    /// Refuses new turns, lets turns under way finish for up to `grace`, then cuts them, and
+    /// returns when the end of each is in the log (or another `grace` has passed).
+    pub async fn drain(&self, grace: Duration) {
+        self.shared.draining.store(true, Ordering::Release);
+        let mut open: FuturesUnordered<_> = self
+            .shared
+            .directory
+            .all()
+            .into_iter()
+            .map(|listed| listed.addr.send(AskDrain { grace }))
+            .collect();
+        let all = async { while open.next().await.is_some() {} };
+        if tokio::time::timeout(grace * 2 + Duration::from_secs(1), all).await.is_err() {
+            tracing::warn!("some turns could not be ended in time; the next start ends them");
+        }
+    }
+
+    /// Refuses when new turns are refused.
+    pub(crate) fn open(&self) -> Result<(), EngineError> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown {
+                retry_after: self.shared.retry_after(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn supervisor(&self) -> &Addr<Supervisor> {
+        &self.supervisor
+    }
+}
+
+fn start_provider(chat: &ChatProvider, arbiter: &ArbiterHandle) -> Option<Recipient<Generate>> {
+    match chat {
+        ChatProvider::OpenRouter(config) => {
+            let config = config.clone();
+            let actor = OpenRouter::start_in_arbiter(arbiter, move |_| OpenRouter::new(config));
+            Some(actor.recipient())
+        }
+        ChatProvider::Embedded(pace) => {
+            let pace = *pace;
+            let actor = Embedded::start_in_arbiter(arbiter, move |_| Embedded::new(pace));
+            Some(actor.recipient())
+        }
+        ChatProvider::NotConfigured => None,
+    }
+}
+
+/// Reads the upstream's model list in the background, again and again, for the context lengths.
+fn refresh_models(shared: &Arc<Shared>) {
+    let ChatProvider::OpenRouter(config) = shared.config.chat.clone() else {
+        return;
+    };
+    // Weak: the task ends with the engine.
+    let shared = Arc::downgrade(shared);
+    let refresh = async move {
+        loop {
+            let found = models::fetch_context_lengths(&config).await;
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let wait = match found {
+                Ok(lengths) => {
+                    tracing::info!(models = lengths.len(), "read the upstream's model list");
+                    *shared
+                        .context_lengths
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner) = lengths;
+                    MODELS_REFRESH.0
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the upstream's model list cannot be read");
+                    MODELS_REFRESH.1
+                }
+            };
+            drop(shared);
+            tokio::time::sleep(wait.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
+        }
+    };
+    Arbiter::current().spawn(refresh);
+}

@@ -1,0 +1,134 @@
+//! All that the server sees of a conversation: one async method per command.
+
+use std::sync::Arc;
+
+use actix::{Addr, Handler, MailboxError, Message, dev::ToEnvelope};
+use tokio::time::timeout;
+
+use crate::{
+    caller::Caller,
+    conversation::{
+        Conversation,
+        command::{
+            Answer, AskAttach, AskBegin, AskCancel, AskSnapshot, AskStart, Attach, Attachment,
+            Begin, CancelTurn, Cancelled, CommandError, Listener, StartTurn, Started,
+        },
+        document::Snapshot,
+    },
+    engine::Engine,
+    error::EngineError,
+    id::ConversationId,
+    limits::COMMAND_DEADLINE,
+    shared::Home,
+    supervisor::Find,
+};
+
+/// A conversation, by its id. Finds the actor for each command, starting it if need be.
+#[derive(Debug, Clone)]
+pub struct ConversationHandle {
+    id: ConversationId,
+    engine: Engine,
+    home: Option<Arc<Home>>,
+}
+
+/// How often a command is sent to an actor that turns out to be on its way out.
+const ATTEMPTS_MAX: usize = 4;
+
+impl ConversationHandle {
+    pub(crate) fn new(id: ConversationId, engine: Engine, home: Option<Arc<Home>>) -> Self {
+        Self { id, engine, home }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &ConversationId {
+        &self.id
+    }
+
+    /// Begins the conversation if it has not begun; true if this began it. Durable when it returns.
+    pub async fn begin(&self, command: Begin) -> Result<bool, EngineError> {
+        self.engine.open()?;
+        self.ask(|| AskBegin {
+            command: command.clone(),
+        })
+        .await
+    }
+
+    /// Starts a turn. When it returns, the turn's messages are in the log, synced.
+    pub async fn start_turn(
+        &self,
+        command: StartTurn,
+        listener: Option<Listener>,
+    ) -> Result<Started, EngineError> {
+        self.engine.open()?;
+        self.ask(|| AskStart {
+            command: Box::new(command.clone()),
+            listener: listener.clone(),
+        })
+        .await
+    }
+
+    /// Stops turns. An empty answer: they were over already.
+    pub async fn cancel(&self, command: CancelTurn) -> Result<Cancelled, EngineError> {
+        self.ask(|| AskCancel {
+            command: command.clone(),
+        })
+        .await
+    }
+
+    /// Listens to the conversation.
+    pub async fn attach(
+        &self,
+        command: Attach,
+        listener: Listener,
+    ) -> Result<Attachment, EngineError> {
+        self.ask(|| AskAttach {
+            command: command.clone(),
+            listener: listener.clone(),
+        })
+        .await
+    }
+
+    /// The document, as far as it is synced; `None` if there is no such conversation.
+    pub async fn snapshot(&self, caller: Caller) -> Result<Option<Snapshot>, EngineError> {
+        self.ask(|| AskSnapshot {
+            caller: caller.clone(),
+        })
+        .await
+    }
+
+    async fn ask<M, T>(&self, command: impl Fn() -> M) -> Result<T, EngineError>
+    where
+        M: Message<Result = Answer<T>> + Send + 'static,
+        T: Send + 'static,
+        Conversation: Handler<M>,
+        <Conversation as actix::Actor>::Context: ToEnvelope<Conversation, M>,
+    {
+        for _ in 0..ATTEMPTS_MAX {
+            let conversation = self.find().await?;
+            match timeout(COMMAND_DEADLINE, conversation.send(command())).await {
+                Ok(Ok(Ok(answer))) => return Ok(answer),
+                Ok(Ok(Err(CommandError::Engine(error)))) => return Err(error),
+                // It had left the directory, or died before it took the command: ask the next.
+                // A turn that it did take is known by its id.
+                Ok(Ok(Err(CommandError::Retired)) | Err(MailboxError::Closed)) => {}
+                Ok(Err(MailboxError::Timeout)) | Err(_) => return Err(EngineError::Overloaded),
+            }
+        }
+        Err(EngineError::Restarted)
+    }
+
+    async fn find(&self) -> Result<Addr<Conversation>, EngineError> {
+        if let Some(living) = self.engine.shared().directory.get(&self.id) {
+            return Ok(living);
+        }
+        let find = Find {
+            id: self.id.clone(),
+            home: self.home.clone(),
+        };
+        match timeout(COMMAND_DEADLINE, self.engine.supervisor().send(find)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => Err(EngineError::Overloaded),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the design assumes, with reasons. What an operator chooses is in the configuration.
+
+use std::time::Duration;
+
+/// Events a session may have that it has not yet given credit back for.
+///
+/// Enough to cover the way of a credit back at full speed; small, since it bounds what a frozen
+/// client holds: at most this many events of [`EVENT_TEXT_BYTES_MAX`].
+pub const CREDIT_WINDOW: u32 = 8;
+
+/// A session gives credit back in batches of this many events, to halve the messages.
+pub const CREDIT_BATCH: u32 = 4;
+
+/// Most text in one event, in escaped bytes: what a slow client gets at once.
+pub const EVENT_TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// Turns that may wait in one conversation behind the one that runs.
+pub const TURN_QUEUE_MAX: usize = 8;
+
+/// Mailbox of a conversation: commands of many sessions, one progress message per read, credits.
+pub const CONVERSATION_MAILBOX: usize = 256;
+
+/// Mailbox of a session; more than the window, so that an event always finds room.
+pub const SESSION_MAILBOX: usize = 32;
+
+/// Mailbox of the supervisor.
+pub const SUPERVISOR_MAILBOX: usize = 4_096;
+
+/// Sessions that one conversation serves at once.
+pub const SUBSCRIBERS_MAX: usize = 10_000;
+
+/// Deadline for what needs a synced append: a disk that takes longer is an outage.
+pub const APPEND_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Deadline for loading a conversation.
+pub const LOAD_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Deadline of a command: an append, or a load and an append.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Panics and failures of one conversation within [`RESTART_WINDOW`], after which it stays down.
+pub const RESTARTS_MAX: usize = 5;
+
+/// See [`RESTARTS_MAX`]. Also how long clients of such a conversation are told to wait.
+pub const RESTART_WINDOW: Duration = Duration::from_secs(30);
+
+/// How often the end of a turn is offered to a log that refuses it: first and longest wait.
+pub const END_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// For how long.
+pub const END_RETRY_TOTAL: Duration = Duration::from_secs(600);
+
+/// How long a conversation that holds nothing is kept.
+pub const EMPTY_IDLE: Duration = Duration::from_secs(2);
+
+const _: () = assert!(CREDIT_BATCH * 2 <= CREDIT_WINDOW);
+const _: () = assert!((CREDIT_WINDOW as usize) < SESSION_MAILBOX);
+const _: () = assert!(LOAD_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());
+const _: () = assert!(APPEND_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());

@@ -1,0 +1,12 @@
+//! The public JSON: requests in, answers and events out.
+//!
+//! What front ends of the FastAPI ancestor depend on keeps its names, order, types and texts;
+//! members are only ever added.
+
+pub mod chat;
+pub mod completion;
+pub mod document;
+pub mod fields;
+pub mod json;
+pub mod socket;
+pub mod sse;

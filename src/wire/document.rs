@@ -1,0 +1,85 @@
+//! The conversation document, assembled from stored messages by copying bytes.
+
+use std::fmt::Write as _;
+
+use idol_actors::{
+    conversation::{document::Snapshot, message::StoredMessage},
+    time::Timestamp,
+};
+
+use super::json::Object;
+use crate::config::Timestamps;
+
+/// An instant as an operator wants it written.
+#[must_use]
+pub fn instant(timestamp: Timestamp, form: Timestamps) -> String {
+    let mut text = timestamp.to_string();
+    if form == Timestamps::Naive {
+        text.pop();
+        // Python leaves out a fraction of zero.
+        if let Some(whole) = text.strip_suffix(".000000") {
+            text.truncate(whole.len());
+        }
+    }
+    text
+}
+
+/// The document of `GET /conversation/{id}`.
+#[must_use]
+pub fn document(spelled: &str, snapshot: &Snapshot, form: Timestamps) -> String {
+    let bytes: usize = snapshot.messages.iter().map(|message| message.bytes() + 1).sum();
+    let object = Object::with_capacity(bytes + 512)
+        .string("id", spelled)
+        .shown("created_at", instant(snapshot.created_at, form))
+        .shown("updated_at", instant(snapshot.updated_at, form))
+        .maybe(snapshot.user_id.as_deref(), |it, id| it.string("user_id", id))
+        .maybe(snapshot.character_id.as_deref(), |it, id| {
+            it.string("character_id", id)
+        });
+    let mut json = object.raw("messages", "[").end();
+    json.pop();
+    for (index, message) in snapshot.messages.iter().enumerate() {
+        if index > 0 {
+            json.push(',');
+        }
+        push_message(&mut json, message, form);
+    }
+    json.push_str("]}");
+    json
+}
+
+fn push_message(json: &mut String, message: &StoredMessage, form: Timestamps) {
+    let fragment = message.fragment();
+    match form {
+        Timestamps::Utc => json.push_str(fragment),
+        Timestamps::Naive => {
+            let start = message.timestamp_start();
+            json.push_str(&fragment[..start]);
+            json.push_str(&instant(message.timestamp(), form));
+            json.push_str(&fragment[start + Timestamp::TEXT_BYTES..]);
+        }
+    }
+}
+
+/// The strong entity tag of a document.
+#[must_use]
+pub fn etag(snapshot: &Snapshot) -> String {
+    let mut tag = String::with_capacity(40);
+    // Writing to a String cannot fail.
+    drop(write!(tag, "\"{:016x}-{}\"", snapshot.incarnation, snapshot.seq));
+    tag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naive_instants_are_pythons() {
+        let whole = Timestamp::from_micros(1_800_000_000_000_000);
+        let fraction = Timestamp::from_micros(1_800_000_000_000_001);
+        assert_eq!(instant(whole, Timestamps::Naive), "2027-01-15T08:00:00");
+        assert_eq!(instant(fraction, Timestamps::Naive), "2027-01-15T08:00:00.000001");
+        assert_eq!(instant(whole, Timestamps::Utc), "2027-01-15T08:00:00.000000Z");
+    }
+}
