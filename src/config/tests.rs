@@ -123,7 +123,8 @@ fn the_example_file_uncommented_is_still_the_demo() {
 
 #[test]
 fn who_answers_depends_on_the_keys() {
-    let cases: [(&[(&str, &str)], Mode, ChatProvider); 4] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], Mode, ChatProvider);
+    let cases: [Case<'_>; 4] = [
         (&[], Mode::Demo, ChatProvider::Embedded),
         (
             &[("OPENROUTER_API_KEY", "sk-or-1")],
