@@ -106,11 +106,12 @@ pub fn help() -> String {
     for group in GROUPS {
         text.push_str(&format!("\n{}:\n", group.title));
         for variable in group.variables {
-            text.push_str(&format!("  {:<36}{}", variable.name, variable.help));
-            if !variable.default.is_empty() {
-                text.push_str(&format!(" [{}]", variable.default));
-            }
-            text.push('\n');
+            let default = match variable.default {
+                "" => String::new(),
+                default => format!(" [{default}]"),
+            };
+            let Variable { name, help, .. } = variable;
+            text.push_str(&format!("  {name}{default}\n          {help}\n"));
         }
     }
     text
