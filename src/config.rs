@@ -1,0 +1,230 @@
+//! What an operator chooses, read and checked whole before anything starts.
+//!
+//! A value comes from a command-line flag, else from the environment, else from `.env` in the
+//! working directory, else it is the default; blank counts as unset. [`Config::from_lookup`] takes
+//! the values from anywhere, so that a test need not touch the process's environment.
+
+mod cli;
+mod dotenv;
+mod parts;
+mod reader;
+#[cfg(test)]
+mod tests;
+pub mod variable;
+
+use std::{collections::HashMap, env, fs, io, path::Path};
+
+pub use cli::{Cli, Command};
+pub use dotenv::MalformedLine;
+pub use parts::{
+    AllowedOrigins, BaseUrl, ConversationConfig, LogConfig, LogFormat, OpenRouterConfig,
+    ReservedKeys, ServerConfig, StorageConfig, Timestamps,
+};
+pub use reader::{ConfigError, ConfigErrors};
+
+use reader::Reader;
+use variable as var;
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+const GIB: u64 = 1 << 30;
+
+/// Everything an operator chooses. Secrets are wrapped: no `Debug` shows them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The HTTP side.
+    pub server: ServerConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Where conversations are kept.
+    pub storage: StorageConfig,
+    /// What holds for every conversation.
+    pub conversations: ConversationConfig,
+    /// The server of chat completions.
+    pub openrouter: OpenRouterConfig,
+    /// Keys of features to come.
+    pub reserved: ReservedKeys,
+}
+
+/// Whether the companion that answers is real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// At least one provider is configured.
+    Live,
+    /// Nothing is: the embedded companion answers.
+    Demo,
+}
+
+impl Mode {
+    /// The word in `/health`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Demo => "demo",
+        }
+    }
+}
+
+/// Who answers chat requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChatProvider {
+    /// OpenRouter, or what serves chat completions at `OPENROUTER_BASE_URL`.
+    OpenRouter,
+    /// The companion inside this process.
+    Embedded,
+    /// Nobody: other features are configured, this one is not.
+    NotConfigured {
+        /// The variable to set.
+        variable: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads flags, environment and `.env`.
+    pub fn load(cli: &Cli) -> Result<Self, ConfigErrors> {
+        let file = read_dotenv(Path::new(".env")).map_err(|error| ConfigErrors(vec![error]))?;
+        let mut errors: Vec<_> = var::GROUPS
+            .iter()
+            .flat_map(|group| group.variables)
+            .filter(|variable| matches!(env::var(variable.name), Err(env::VarError::NotUnicode(_))))
+            .map(|variable| ConfigError::NotUnicode {
+                variable: variable.name,
+            })
+            .collect();
+        let lookup = |name: &str| {
+            let set = |value: &String| !value.trim().is_empty();
+            cli.flag(name)
+                .map(str::to_owned)
+                .filter(set)
+                .or_else(|| env::var(name).ok().filter(set))
+                .or_else(|| file.get(name).cloned())
+        };
+        match Self::from_lookup(&lookup) {
+            Ok(config) if errors.is_empty() => Ok(config),
+            Ok(_) => Err(ConfigErrors(errors)),
+            Err(more) => {
+                errors.extend(more.0);
+                Err(ConfigErrors(errors))
+            }
+        }
+    }
+
+    /// Reads variables by name from anywhere.
+    pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(lookup);
+        let read = &mut reader;
+        let config = Self {
+            server: server(read),
+            log: LogConfig {
+                filter: read.log_filter(&var::LOG_LEVEL),
+                format: read.choice(
+                    &var::LOG_FORMAT,
+                    &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+                ),
+            },
+            storage: StorageConfig {
+                data_dir: read.text(&var::DATA_DIR).into(),
+                mirror_idle: read.seconds(&var::MIRROR_IDLE_SECS, 0..=HOUR),
+            },
+            conversations: conversations(read),
+            openrouter: openrouter(read),
+            reserved: reserved(read),
+        };
+        reader.finish(config)
+    }
+
+    /// Live, or the demo that runs when nothing is configured.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        if self.has_chat_upstream() || self.reserved.any() {
+            Mode::Live
+        } else {
+            Mode::Demo
+        }
+    }
+
+    /// Who answers chat requests.
+    #[must_use]
+    pub fn chat_provider(&self) -> ChatProvider {
+        match self.mode() {
+            Mode::Demo => ChatProvider::Embedded,
+            Mode::Live if self.has_chat_upstream() => ChatProvider::OpenRouter,
+            Mode::Live => ChatProvider::NotConfigured {
+                variable: var::OPENROUTER_API_KEY.name,
+            },
+        }
+    }
+
+    /// A key, or a server of one's own, which may need none.
+    ///
+    /// The default URL written out, as in a copy of `.env.example`, is no choice.
+    fn has_chat_upstream(&self) -> bool {
+        self.openrouter.api_key.is_some()
+            || self.openrouter.base_url.as_str() != var::OPENROUTER_BASE_URL.default
+    }
+}
+
+fn server(read: &mut Reader<'_>) -> ServerConfig {
+    ServerConfig {
+        host: read.host(&var::HOST),
+        port: read.number(&var::PORT, 0..=u64::from(u16::MAX)),
+        workers: Some(read.number(&var::WORKERS, 0..=1_024)).filter(|workers| *workers > 0),
+        max_connections: read.number(&var::MAX_CONNECTIONS, 1..=10_000_000),
+        max_body_bytes: read.number(&var::MAX_BODY_BYTES, 1_024..=GIB),
+        allowed_origins: read.origins(&var::ALLOWED_ORIGINS),
+        open_admin: read.flag(&var::OPEN_ADMIN),
+        timestamps: read.choice(
+            &var::TIMESTAMPS,
+            &[("utc", Timestamps::Utc), ("naive", Timestamps::Naive)],
+        ),
+        ws_ping: read.seconds(&var::WS_PING_SECS, 1..=HOUR),
+        shutdown_grace: read.seconds(&var::SHUTDOWN_GRACE_SECS, 0..=HOUR),
+    }
+}
+
+fn conversations(read: &mut Reader<'_>) -> ConversationConfig {
+    let resident_mib: usize = read.number(&var::RESIDENT_HISTORY_MB, 1..=1 << 20);
+    ConversationConfig {
+        default_model: read.text(&var::DEFAULT_MODEL),
+        system_prompt: read.optional(&var::SYSTEM_PROMPT),
+        default_context_tokens: read.number(&var::DEFAULT_CONTEXT_TOKENS, 64..=100_000_000),
+        max_reply_bytes: read.number(&var::MAX_REPLY_BYTES, 1_024..=GIB),
+        idle: read.seconds(&var::CONVERSATION_IDLE_SECS, 1..=7 * DAY),
+        resident_history_bytes: resident_mib << 20,
+        stall_deadline: read.seconds(&var::STALL_DEADLINE_SECS, 1..=HOUR),
+    }
+}
+
+fn openrouter(read: &mut Reader<'_>) -> OpenRouterConfig {
+    OpenRouterConfig {
+        api_key: read.secret(&var::OPENROUTER_API_KEY),
+        base_url: read.base_url(&var::OPENROUTER_BASE_URL),
+        http_referer: read.header(&var::HTTP_REFERER),
+        x_title: read.header(&var::X_TITLE),
+        connect_timeout: read.seconds(&var::OPENROUTER_CONNECT_TIMEOUT_SECS, 1..=DAY),
+        first_token_timeout: read.seconds(&var::OPENROUTER_FIRST_TOKEN_TIMEOUT_SECS, 1..=DAY),
+        silence_timeout: read.seconds(&var::OPENROUTER_SILENCE_TIMEOUT_SECS, 1..=DAY),
+        total_timeout: read.seconds(&var::OPENROUTER_TOTAL_TIMEOUT_SECS, 1..=DAY),
+    }
+}
+
+/// Only whether the keys are there: nothing reads the rest yet, so nothing can be wrong with it.
+fn reserved(read: &Reader<'_>) -> ReservedKeys {
+    ReservedKeys {
+        supabase: read.is_set(&var::SUPABASE_SERVICE_ROLE_KEY),
+        elevenlabs: read.is_set(&var::ELEVENLABS_API_KEY),
+        openai: read.is_set(&var::OPENAI_API_KEY),
+    }
+}
+
+/// The assignments of `.env`; none where there is no such file.
+fn read_dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(ConfigError::DotenvUnreadable(error.to_string())),
+    };
+    let assignments = dotenv::parse(&text).map_err(ConfigError::DotenvMalformed)?;
+    Ok(assignments.into_iter().collect())
+}

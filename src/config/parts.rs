@@ -1,0 +1,160 @@
+//! The parts of the configuration, one per subsystem.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+/// The HTTP side.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// HOST: an IP address (IPv6 without brackets) or a name to resolve.
+    pub host: String,
+    /// PORT: zero takes a free one.
+    pub port: u16,
+    /// WORKERS: HTTP worker threads; `None` is one per core.
+    pub workers: Option<usize>,
+    /// MAX_CONNECTIONS: open client connections over all workers.
+    pub max_connections: usize,
+    /// MAX_BODY_BYTES: largest request body.
+    pub max_body_bytes: usize,
+    /// ALLOWED_ORIGINS: the browser pages that may call.
+    pub allowed_origins: AllowedOrigins,
+    /// OPEN_ADMIN: whether the admin pages and lists answer everyone, and not loopback alone.
+    pub open_admin: bool,
+    /// TIMESTAMPS: how instants are written.
+    pub timestamps: Timestamps,
+    /// WS_PING_SECS: between pings on a quiet WebSocket.
+    pub ws_ping: Duration,
+    /// SHUTDOWN_GRACE_SECS: what replies under way get to finish.
+    pub shutdown_grace: Duration,
+}
+
+/// Origins that CORS admits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// `*`: whoever asks; the answer mirrors the request's origin.
+    Any,
+    /// These, spelled as browsers spell them.
+    Only(Vec<String>),
+}
+
+impl Default for AllowedOrigins {
+    fn default() -> Self {
+        Self::Only(Vec::new())
+    }
+}
+
+/// How instants are written in answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Timestamps {
+    /// RFC 3339 with `Z`.
+    #[default]
+    Utc,
+    /// Without a zone, the ancestor's form.
+    Naive,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// LOG_LEVEL: a level, or a list of `EnvFilter` directives; checked.
+    pub filter: String,
+    /// LOG_FORMAT.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where conversations are kept.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// DATA_DIR: directory of the log and of the JSON documents.
+    pub data_dir: PathBuf,
+    /// MIRROR_IDLE_SECS: quiet after which a conversation's document is written.
+    pub mirror_idle: Duration,
+}
+
+/// What holds for every conversation.
+#[derive(Debug, Clone)]
+pub struct ConversationConfig {
+    /// DEFAULT_MODEL: for requests that name none.
+    pub default_model: String,
+    /// SYSTEM_PROMPT: for requests that bring none; `None` is the engine's built-in text.
+    pub system_prompt: Option<String>,
+    /// DEFAULT_CONTEXT_TOKENS: assumed where the model's context length is unknown.
+    pub default_context_tokens: u32,
+    /// MAX_REPLY_BYTES: the longest reply that is kept.
+    pub max_reply_bytes: usize,
+    /// CONVERSATION_IDLE_SECS: after which an unused conversation leaves memory.
+    pub idle: Duration,
+    /// RESIDENT_HISTORY_MB, in bytes: history held in memory over all conversations.
+    pub resident_history_bytes: usize,
+    /// STALL_DEADLINE_SECS: after which a session that takes nothing is detached.
+    pub stall_deadline: Duration,
+}
+
+/// The server of chat completions.
+#[derive(Debug, Clone)]
+pub struct OpenRouterConfig {
+    /// OPENROUTER_API_KEY; without it no Authorization header is sent.
+    pub api_key: Option<SecretString>,
+    /// OPENROUTER_BASE_URL.
+    pub base_url: BaseUrl,
+    /// HTTP_REFERER.
+    pub http_referer: Option<String>,
+    /// X_TITLE.
+    pub x_title: Option<String>,
+    /// OPENROUTER_CONNECT_TIMEOUT_SECS.
+    pub connect_timeout: Duration,
+    /// OPENROUTER_FIRST_TOKEN_TIMEOUT_SECS: from the request to the first token.
+    pub first_token_timeout: Duration,
+    /// OPENROUTER_SILENCE_TIMEOUT_SECS: without a byte, once it answers.
+    pub silence_timeout: Duration,
+    /// OPENROUTER_TOTAL_TIMEOUT_SECS: for a whole reply.
+    pub total_timeout: Duration,
+}
+
+/// A checked http(s) URL without a trailing slash.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BaseUrl(pub(super) String);
+
+impl BaseUrl {
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which of the reserved keys were given: no feature uses them yet, but they end demo mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReservedKeys {
+    /// SUPABASE_SERVICE_ROLE_KEY is set.
+    pub supabase: bool,
+    /// ELEVENLABS_API_KEY is set.
+    pub elevenlabs: bool,
+    /// OPENAI_API_KEY is set.
+    pub openai: bool,
+}
+
+impl ReservedKeys {
+    /// Whether any was given.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.supabase || self.elevenlabs || self.openai
+    }
+}
