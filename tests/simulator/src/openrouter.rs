@@ -6,17 +6,21 @@
 
 mod chat;
 mod chunk;
+mod deltas;
 mod errors;
 mod fault;
 mod fixtures;
 mod models;
 mod options;
+mod pace;
+mod reply;
 mod script;
 mod state;
 mod stream;
 mod text;
 mod usage;
 mod whole;
+mod wire;
 
 use serde_json::json;
 use tokio::time::sleep;
@@ -26,7 +30,8 @@ pub use fault::{Fault, StreamError};
 pub use fixtures::stream as recorded_stream;
 pub use models::ModelCard;
 pub use options::{MODEL_PREFIX, OptionError};
-pub use script::{Script, ToolCall};
+pub use reply::ToolCall;
+pub use script::Script;
 pub(crate) use state::OpenRouter;
 pub use text::{reasoning_text, reply_text, sized_reply_text};
 

@@ -1,6 +1,7 @@
 //! Accepts connections and hands each request to the upstream that its path names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +11,9 @@ use crate::counters::{Counted, Meter};
 use crate::http::{Answer, Connection, Gone, Incoming, Next, Persistence, Request};
 use crate::log::Log;
 use crate::openrouter::{self, OpenRouter, Route};
+
+/// The pause after a connection could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -32,9 +36,9 @@ impl Shared {
 /// Accepts connections until the runtime ends.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
-        // An accept fails when descriptors run out; letting other tasks run is all that helps.
+        // An accept fails when descriptors run out; only other connections' ends help.
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
         };
         let shared = Arc::clone(&shared);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 
 use crate::counters::{Counters, WaitError};
@@ -13,6 +13,9 @@ use crate::gate::Gate;
 use crate::http::Request;
 use crate::openrouter::{ModelCard, Route, Script};
 use crate::server::{self, Shared};
+
+/// Connections that may wait to be accepted: a load test opens thousands at once.
+const BACKLOG: u32 = 4096;
 
 /// How a simulator is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ impl Default for Options {
     }
 }
 
-/// A running simulator; dropping it closes its port and every connection.
+/// A running simulator; once it is dropped, its port and every connection are closed.
 ///
 /// It serves on threads of its own, so that a test whose runtime is blocked or has its time
 /// paused does not stall the upstream it talks to.
@@ -63,9 +66,6 @@ impl Simulator {
     ///
     /// When the port cannot be bound or no thread be started.
     pub fn start_with(options: Options) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("simulator")
@@ -74,8 +74,9 @@ impl Simulator {
         let clock = runtime.handle().clone();
         let listener = {
             let _inside = clock.enter();
-            TcpListener::from_std(listener)?
+            listen(options.port)?
         };
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(options.key));
         clock.spawn(server::serve(listener, Arc::clone(&shared)));
         Ok(Self {
@@ -180,9 +181,17 @@ impl Simulator {
 impl Drop for Simulator {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A runtime may not be waited for inside another one, and nothing here is worth
-            // waiting for.
-            runtime.shutdown_background();
+            // A runtime may not be dropped inside another one, so a thread of its own does it.
+            // Nothing blocks on these threads: the wait is as long as the longest poll.
+            drop(std::thread::spawn(move || drop(runtime)).join());
         }
     }
+}
+
+/// Listens on loopback; a port whose last connections have just ended can be taken again.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    socket.listen(BACKLOG)
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::chunk::Envelope;
+use super::reply::Source;
 use super::script::Script;
+use super::text::Text;
 use super::usage::Tally;
 
 /// The fields of a request that an answer depends on.
@@ -32,8 +34,16 @@ impl ChatRequest<'_> {
         self.model.as_deref().unwrap_or(DEFAULT_MODEL)
     }
 
+    /// Returns the text that a script replies with to this request.
+    pub(crate) fn reply_text(&self, script: &Script) -> Text {
+        match script.reply.source {
+            Source::Echo => Text::of_words(&self.last_user_message()),
+            Source::Generated | Source::Exact(_) | Source::Raw(_) => script.reply.text(),
+        }
+    }
+
     /// Returns the text of the last user message, its text parts joined.
-    pub(crate) fn last_user_message(&self) -> String {
+    fn last_user_message(&self) -> String {
         let messages: Vec<Value> = serde_json::from_str(self.messages.get()).unwrap_or_default();
         let last = messages
             .iter()

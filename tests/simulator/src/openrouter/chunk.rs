@@ -5,9 +5,10 @@
 use serde_json::json;
 
 use super::fault::StreamError;
-use super::script::{Done, Role, ToolCall, Usage, Wire};
+use super::reply::ToolCall;
 use super::text::{Text, quoted};
 use super::usage::Tally;
+use super::wire::{Done, Role, Usage, Wire};
 
 /// Names the reply in every chunk of it.
 #[derive(Debug, Clone)]

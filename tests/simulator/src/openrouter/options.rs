@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::fixtures;
-use super::script::{Delimited, Done, Finish, Role, Script, Source, ToolCall, Usage};
+use super::reply::{Finish, Source, ToolCall};
+use super::script::Script;
+use super::wire::{Delimited, Done, Role, Usage};
 use crate::http::Split;
 
 /// What a model name begins with when its rest is an option list.
@@ -127,8 +129,13 @@ impl Script {
     fn set_fault(&mut self, key: &str, value: &str) -> Option<()> {
         let faults = &mut self.faults;
         match key {
-            "fault" => faults.planned.push((Fault::parse(value)?, 0)),
-            "after" => faults.planned.last_mut()?.1 = number(value)?,
+            "fault" => faults.planned.push((Fault::parse(value)?, faults.after)),
+            "after" => {
+                faults.after = number(value)?;
+                if let Some((_, after)) = faults.planned.last_mut() {
+                    *after = faults.after;
+                }
+            }
             "fail" => faults.fail = Some(value.parse().ok()?),
             "nth" => faults.nth = Some(value.parse().ok().filter(|nth| *nth > 0)?),
             "retry_after" if !value.is_empty() => {
@@ -215,7 +222,7 @@ mod tests {
             "tokns=3",
             "tokens=x",
             "fault=explode",
-            "after=3",
+            "after=x",
             "gap=5h",
             "split=at:x",
             "rate=0",

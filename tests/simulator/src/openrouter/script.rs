@@ -1,14 +1,14 @@
 //! What one answer shall be: the text, its pace, its form on the wire and its faults.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::fault::{Fault, Stage};
 use super::options::OptionError;
+use super::pace::Pace;
+use super::reply::{Reply, Source, ToolCall};
 use super::text::Text;
+use super::wire::Wire;
 use crate::gate::Gate;
-use crate::http::Split;
 
 /// What one answer shall be.
 ///
@@ -33,121 +33,15 @@ pub struct Script {
     pub(crate) mistake: Option<OptionError>,
 }
 
-/// What the reply says.
-#[derive(Debug, Clone)]
-pub(crate) struct Reply {
-    pub(crate) source: Source,
-    pub(crate) tokens: Option<usize>,
-    pub(crate) seed: u64,
-    pub(crate) size: Option<usize>,
-    pub(crate) reasoning: Option<Text>,
-    pub(crate) reasoning_tokens: usize,
-    pub(crate) tools: Vec<ToolCall>,
-    pub(crate) finish: Finish,
-    pub(crate) prompt_tokens: Option<u64>,
-    pub(crate) cost: Option<f64>,
-}
-
-/// Where the text of a reply comes from.
-#[derive(Debug, Clone)]
-pub(crate) enum Source {
-    Generated,
-    Echo,
-    Exact(Vec<String>),
-    Raw(Vec<Bytes>),
-}
-
-/// How a reply says that it is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Finish {
-    /// `tool_calls` when there are any, otherwise `stop`.
-    Natural,
-    Reason(String),
-    /// No finish chunk.
-    Missing,
-}
-
-/// A tool call in a reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolCall {
-    /// The id of the call.
-    pub id: String,
-    /// The function's name.
-    pub name: String,
-    /// The arguments, in the fragments that are streamed.
-    pub arguments: Vec<String>,
-}
-
-/// When the parts of an answer are sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Pace {
-    pub(crate) headers: Duration,
-    pub(crate) first: Duration,
-    pub(crate) gap: Duration,
-    pub(crate) batch: usize,
-    /// Deltas a second; overrides the gap.
-    pub(crate) rate: Option<u32>,
-    /// Comments before the first delta.
-    pub(crate) comments: usize,
-    /// Deltas between two comments.
-    pub(crate) between: Option<usize>,
-    /// Time between comments while the stream waits.
-    pub(crate) beat: Option<Duration>,
-}
-
-/// The form of a stream on the wire.
-#[derive(Debug, Clone)]
-pub(crate) struct Wire {
-    pub(crate) usage: Usage,
-    pub(crate) role: Role,
-    pub(crate) eol: &'static str,
-    pub(crate) prefix: &'static str,
-    pub(crate) comment: &'static str,
-    pub(crate) done: Option<Done>,
-    pub(crate) split: Split,
-    pub(crate) delimited: Delimited,
-    pub(crate) newlines: usize,
-}
-
-/// Where usage is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Usage {
-    Choice,
-    Empty,
-    Every,
-    Missing,
-}
-
-/// Which deltas carry the role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Every,
-    First,
-}
-
-/// How the end marker is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Done {
-    Sent,
-    Missing,
-    /// Without the blank line after it.
-    Bare,
-}
-
-/// How the end of a streamed body is marked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delimited {
-    Chunked,
-    Close,
-}
-
 /// The faults of a script and the requests they meet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
     pub(crate) planned: Vec<(Fault, usize)>,
+    /// Where the next fault of an option list takes place.
+    pub(crate) after: usize,
     /// Only the first so many requests fail.
     pub(crate) fail: Option<u64>,
-    /// Only each so-manieth request fails.
+    /// Only each request of this number fails: with 3 the third, the sixth and so on.
     pub(crate) nth: Option<u64>,
 }
 
@@ -252,7 +146,7 @@ impl Script {
     /// Returns the text of an unharmed reply, where it does not depend on the request.
     pub fn expected_text(&self) -> Option<String> {
         match &self.reply.source {
-            Source::Generated | Source::Exact(_) => Some(self.reply.text("").joined()),
+            Source::Generated | Source::Exact(_) => Some(self.reply.text().joined()),
             Source::Echo | Source::Raw(_) => None,
         }
     }
@@ -275,108 +169,6 @@ impl Script {
     pub(crate) fn head_fault(&self) -> Option<&Fault> {
         let mut faults = self.faults.planned.iter().map(|(fault, _)| fault);
         faults.find(|fault| fault.stage() == Stage::Head)
-    }
-}
-
-impl Reply {
-    /// Returns the text of the reply to a request whose last user message is given.
-    pub(crate) fn text(&self, last_message: &str) -> Text {
-        match &self.source {
-            Source::Generated => {
-                let count = self
-                    .tokens
-                    .unwrap_or(if self.tools.is_empty() { 16 } else { 0 });
-                match self.size {
-                    Some(size) => Text::Sized {
-                        seed: self.seed,
-                        count,
-                        size,
-                    },
-                    None => Text::Words {
-                        seed: self.seed,
-                        count,
-                    },
-                }
-            }
-            Source::Echo => Text::of_words(last_message),
-            Source::Exact(pieces) => Text::Pieces(pieces.clone()),
-            Source::Raw(_) => Text::Pieces(Vec::new()),
-        }
-    }
-
-    pub(crate) fn reasoning(&self) -> Text {
-        match &self.reasoning {
-            Some(text) => text.clone(),
-            None => Text::reasoning(self.seed, self.reasoning_tokens),
-        }
-    }
-
-    /// Returns the finish reason, or none when the reply has none.
-    pub(crate) fn finish_reason(&self) -> Option<&str> {
-        match &self.finish {
-            Finish::Natural if self.tools.is_empty() => Some("stop"),
-            Finish::Natural => Some("tool_calls"),
-            Finish::Reason(reason) => Some(reason),
-            Finish::Missing => None,
-        }
-    }
-}
-
-impl Pace {
-    /// Returns the time between two writes.
-    pub(crate) fn between_writes(&self) -> Duration {
-        match self.rate {
-            Some(rate) => Duration::from_secs(1) * self.batch as u32 / rate.max(1),
-            None => self.gap,
-        }
-    }
-}
-
-impl Default for Reply {
-    fn default() -> Self {
-        Self {
-            source: Source::Generated,
-            tokens: None,
-            seed: 0,
-            size: None,
-            reasoning: None,
-            reasoning_tokens: 0,
-            tools: Vec::new(),
-            finish: Finish::Natural,
-            prompt_tokens: None,
-            cost: None,
-        }
-    }
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            headers: Duration::ZERO,
-            first: Duration::ZERO,
-            gap: Duration::ZERO,
-            batch: 1,
-            rate: None,
-            comments: 1,
-            between: None,
-            beat: None,
-        }
-    }
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            usage: Usage::Choice,
-            role: Role::Every,
-            eol: "\n",
-            prefix: "data: ",
-            comment: ": OPENROUTER PROCESSING",
-            done: None,
-            split: Split::Whole,
-            delimited: Delimited::Chunked,
-            newlines: 0,
-        }
     }
 }
 

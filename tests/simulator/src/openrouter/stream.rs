@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::chat::ChatRequest;
 use super::chunk::Frames;
+use super::deltas::Deltas;
 use super::fault::{Fault, Stage};
-use super::script::{Delimited, Done, Pace, Script, Source, ToolCall};
-use super::text::Text;
+use super::pace::Pace;
+use super::script::Script;
+use super::wire::{Delimited, Done};
 use crate::counters::Meter;
 use crate::gate::Gate;
 use crate::http::{Body, Connection, Framing, Gone, Next, response_head};
@@ -26,16 +27,6 @@ pub(crate) struct Performance<'a> {
     /// Whether the script's faults meet this request.
     pub(crate) fails: bool,
     pub(crate) request: &'a ChatRequest<'a>,
-}
-
-/// The row of deltas that a reply is made of.
-enum Deltas {
-    Raw(Vec<Bytes>),
-    Told {
-        reasoning: Text,
-        text: Text,
-        tools: Vec<(usize, ToolCall, Option<String>)>,
-    },
 }
 
 /// Something that happens after a number of deltas.
@@ -144,63 +135,6 @@ impl<'a> Performance<'a> {
     }
 }
 
-impl Deltas {
-    fn of(script: &Script, request: &ChatRequest<'_>) -> Self {
-        if let Source::Raw(pieces) = &script.reply.source {
-            return Self::Raw(pieces.clone());
-        }
-        let last_message = match script.reply.source {
-            Source::Echo => request.last_user_message(),
-            Source::Generated | Source::Exact(_) | Source::Raw(_) => String::new(),
-        };
-        let mut tools = Vec::new();
-        for (index, call) in script.reply.tools.iter().enumerate() {
-            tools.push((index, call.clone(), None));
-            let fragments = call.arguments.iter();
-            tools.extend(fragments.map(|text| (index, call.clone(), Some(text.clone()))));
-        }
-        let text = script.reply.text(&last_message);
-        Self::Told {
-            reasoning: script.reply.reasoning(),
-            text,
-            tools,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Raw(pieces) => pieces.len(),
-            Self::Told {
-                reasoning,
-                text,
-                tools,
-            } => reasoning.len() + text.len() + tools.len(),
-        }
-    }
-
-    fn push(&self, index: usize, frames: &Frames, out: &mut Vec<u8>) {
-        match self {
-            Self::Raw(pieces) => out.extend_from_slice(&pieces[index]),
-            Self::Told {
-                reasoning,
-                text,
-                tools,
-            } => {
-                let after_reasoning = index.wrapping_sub(reasoning.len());
-                let after_text = after_reasoning.wrapping_sub(text.len());
-                if index < reasoning.len() {
-                    frames.reasoning(reasoning, index, index + 1, out);
-                } else if after_reasoning < text.len() {
-                    frames.content(text, after_reasoning, index + 1, out);
-                } else {
-                    let (place, call, fragment) = &tools[after_text];
-                    frames.tool((*place, call), fragment.as_deref(), index + 1, out);
-                }
-            }
-        }
-    }
-}
-
 struct Player<'a, 'c> {
     body: Body<'c>,
     frames: Frames,
@@ -213,7 +147,7 @@ struct Player<'a, 'c> {
 impl Player<'_, '_> {
     async fn deltas(
         &mut self,
-        deltas: &Deltas,
+        deltas: &Deltas<'_>,
         marks: Vec<(usize, Mark<'_>)>,
     ) -> Result<Ending, Gone> {
         self.prologue(deltas).await?;
@@ -262,7 +196,7 @@ impl Player<'_, '_> {
     }
 
     /// Sends what comes before the first delta, and waits for its time.
-    async fn prologue(&mut self, deltas: &Deltas) -> Result<(), Gone> {
+    async fn prologue(&mut self, deltas: &Deltas<'_>) -> Result<(), Gone> {
         let told = matches!(deltas, Deltas::Told { .. });
         if told {
             (0..self.pace.comments).for_each(|_| self.frames.comment(self.body.pending()));

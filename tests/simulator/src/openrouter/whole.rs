@@ -9,7 +9,7 @@ use super::chat::ChatRequest;
 use super::chunk::PROVIDER;
 use super::errors::ErrorCase;
 use super::fault::{Fault, Stage};
-use super::script::{Script, Source};
+use super::script::Script;
 use crate::counters::Meter;
 use crate::http::{Answer, Body, Connection, Framing, Gone, Next};
 
@@ -42,7 +42,7 @@ pub(crate) async fn before(
         }
         Fault::ResetEarly => Ok(Some(Next::Reset)),
         Fault::CloseEarly => Ok(Some(Next::Close)),
-        Fault::Answer(case) => send(connection, meter, script, false, case.answer())
+        Fault::Answer(case) => send(connection, meter, script, fails, case.answer())
             .await
             .map(Some),
         Fault::Reset
@@ -68,31 +68,14 @@ pub(crate) async fn send(
     for (name, value) in &script.headers {
         answer = answer.header(name, value);
     }
-    let mut severed = None;
-    let planned = script.faults.planned.iter().map(|(fault, _)| fault);
-    let planned = planned.filter(|fault| fails && fault.stage() == Stage::Body);
-    for fault in planned {
-        meter.change(|counters| counters.faults_played += 1);
-        match fault {
-            Fault::Error(_) => answer.body = replacement(),
-            Fault::Garbage => answer.body.truncate(answer.body.len() / 2),
-            Fault::LongLine(length) | Fault::LongComment(length) => {
-                answer.body.splice(0..0, std::iter::repeat_n(b' ', *length));
-            }
-            Fault::Reset | Fault::End | Fault::Cut | Fault::Stall | Fault::StallComments => {
-                severed = Some(fault);
-                break;
-            }
-            Fault::NoHeaders
-            | Fault::HalfHeaders
-            | Fault::ResetEarly
-            | Fault::CloseEarly
-            | Fault::Answer(_) => {}
-        }
-    }
+    let rupture = if fails {
+        spoil(&mut answer, meter, script)
+    } else {
+        None
+    };
     let split = script.wire.split.clone();
     let mut body = Body::new(connection, answer.head(), Framing::Plain, split);
-    let Some(fault) = severed else {
+    let Some(rupture) = rupture else {
         body.pending().extend_from_slice(&answer.body);
         body.finish().await?;
         return Ok(Next::KeepAlive);
@@ -100,11 +83,42 @@ pub(crate) async fn send(
     body.pending()
         .extend_from_slice(&answer.body[..answer.body.len() / 2]);
     body.flush().await?;
-    match fault {
-        Fault::Reset => Ok(Next::Reset),
-        Fault::Stall | Fault::StallComments => body.wait(std::future::pending()).await,
-        _ => Ok(Next::Close),
+    match rupture {
+        Rupture::Sever(next) => Ok(next),
+        Rupture::Stall => body.wait(std::future::pending()).await,
     }
+}
+
+/// How an answer breaks off in the middle of its body.
+#[derive(Debug, Clone, Copy)]
+enum Rupture {
+    Sever(Next),
+    Stall,
+}
+
+/// Applies the faults of the body, up to the first that breaks the answer off.
+fn spoil(answer: &mut Answer, meter: &Meter, script: &Script) -> Option<Rupture> {
+    let planned = script.faults.planned.iter().map(|(fault, _)| fault);
+    for fault in planned.filter(|fault| fault.stage() == Stage::Body) {
+        meter.change(|counters| counters.faults_played += 1);
+        match fault {
+            Fault::Error(_) => answer.body = replacement(),
+            Fault::Garbage => answer.body.truncate(answer.body.len() / 2),
+            Fault::LongLine(length) | Fault::LongComment(length) => {
+                answer.body.splice(0..0, std::iter::repeat_n(b' ', *length));
+            }
+            Fault::Reset => return Some(Rupture::Sever(Next::Reset)),
+            Fault::End | Fault::Cut => return Some(Rupture::Sever(Next::Close)),
+            Fault::Stall | Fault::StallComments => return Some(Rupture::Stall),
+            // Faults of the head are played before an answer begins.
+            Fault::NoHeaders
+            | Fault::HalfHeaders
+            | Fault::ResetEarly
+            | Fault::CloseEarly
+            | Fault::Answer(_) => {}
+        }
+    }
+    None
 }
 
 fn replacement() -> Vec<u8> {
@@ -116,12 +130,8 @@ fn replacement() -> Vec<u8> {
 /// Makes the answer to a chat completion request that asks for no stream.
 pub(crate) fn completion(script: &Script, request: &ChatRequest<'_>) -> Answer {
     let reply = &script.reply;
-    let last_message = match reply.source {
-        Source::Echo => request.last_user_message(),
-        Source::Generated | Source::Exact(_) | Source::Raw(_) => String::new(),
-    };
     let envelope = request.envelope();
-    let text = reply.text(&last_message);
+    let text = request.reply_text(script);
     let reasoning = reply.reasoning();
     let fragments: usize = reply
         .tools
@@ -165,10 +175,6 @@ pub(crate) fn completion(script: &Script, request: &ChatRequest<'_>) -> Answer {
 
 /// Returns how long a completion takes that would be streamed at this pace.
 pub(crate) fn thinking_time(script: &Script, request: &ChatRequest<'_>) -> Duration {
-    let tokens = match script.reply.source {
-        Source::Echo => request.last_user_message().split(' ').count(),
-        Source::Generated | Source::Exact(_) | Source::Raw(_) => script.reply.text("").len(),
-    };
-    let writes = tokens.div_ceil(script.pace.batch) as u32;
+    let writes = request.reply_text(script).len().div_ceil(script.pace.batch) as u32;
     script.pace.first + script.pace.between_writes() * writes
 }

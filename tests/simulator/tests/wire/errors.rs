@@ -3,7 +3,7 @@
 use idol_simulator::{ErrorCase, Fault, Options, Script, Simulator};
 use serde_json::{Value, json};
 
-use crate::client::{complete, exchange, stream};
+use crate::client::{End, complete, exchange, stream};
 
 #[tokio::test]
 async fn every_known_error_is_sent_as_it_is() {
@@ -83,6 +83,10 @@ async fn an_error_body_can_be_split_or_late_like_any_other() {
     let simulator = Simulator::start().unwrap();
     let reply = stream(&simulator, "sim/headers=1,fault=status:400,split=every:1").await;
     assert_eq!(reply.json()["error"]["http_status"], 400);
+    let reply = stream(&simulator, "sim/fault=status:400,fault=long_line:100000").await;
+    assert_eq!((reply.status(), reply.raw.len() > 100_000), (400, true));
+    let reply = stream(&simulator, "sim/fault=status:502,fault=reset").await;
+    assert_eq!((reply.status(), reply.end), (502, End::Reset));
 }
 
 #[tokio::test]

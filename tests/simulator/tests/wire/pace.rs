@@ -29,7 +29,7 @@ async fn pauses_last_as_long_as_told() {
         ("sim/tokens=6,rate=100,batch=2", 60),
     ] {
         let start = Instant::now();
-        assert_eq!(stream(&simulator, model).await.text().is_empty(), false);
+        assert!(!stream(&simulator, model).await.text().is_empty());
         assert!(start.elapsed() >= Duration::from_millis(least), "{model}");
         let start = Instant::now();
         complete(&simulator, model).await;

@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use idol_simulator::{ErrorCase, Fault, ModelCard, Route, Script, Simulator, reply_text};
+use idol_simulator::{ErrorCase, Fault, ModelCard, Options, Route, Script, Simulator, reply_text};
 use serde_json::Value;
+use tokio::net::TcpStream;
 
-use crate::client::{exchange, stream};
+use crate::client::{DEADLINE, body, connect, exchange, send, stream};
 
 #[tokio::test]
 async fn queue_before_model_before_default() {
@@ -160,17 +161,51 @@ async fn the_binary_listens_and_ends_when_told() {
 }
 
 #[test]
-fn a_simulator_can_be_started_and_dropped_anywhere() {
+fn a_simulator_can_be_dropped_anywhere_and_its_port_taken_again() {
     let simulator = Simulator::start().unwrap();
-    let address = simulator.address();
+    let port = simulator.address().port();
     drop(simulator);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let simulator = Simulator::start().unwrap();
-        assert_ne!(simulator.address(), address);
-        drop(simulator);
+        for _ in 0..3 {
+            let simulator = Simulator::start_with(Options {
+                port,
+                ..Options::default()
+            })
+            .unwrap();
+            let idle = connect(simulator.address()).await;
+            assert_eq!(stream(&simulator, "m").await.status(), 200);
+            drop(simulator);
+            drop(idle);
+            let refused = TcpStream::connect(("127.0.0.1", port)).await.unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        }
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_does_not_end_a_wait() {
+    let simulator = Simulator::start().unwrap();
+    let gate = simulator.gate();
+    simulator.script(Script::new().hold_at(1, &gate));
+    let asked = tokio::spawn(exchange_owned(simulator.address()));
+    gate.reached(1, DEADLINE).await.unwrap();
+    gate.open();
+    let ended = simulator.wait_for("end", |counters| counters.streams_completed == 1, DEADLINE);
+    ended.await.unwrap();
+    asked.abort();
+}
+
+async fn exchange_owned(address: std::net::SocketAddr) {
+    let mut socket = connect(address).await;
+    send(
+        &mut socket,
+        "/v1/chat/completions",
+        &body("m", true).to_string(),
+    )
+    .await;
+    std::future::pending::<()>().await;
 }
