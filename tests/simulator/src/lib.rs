@@ -1,1 +1,122 @@
-//! stub
+//! A test double for the upstream providers.
+//!
+//! Nothing here serves anyone but tests and load tests: a [`Simulator`] is a real HTTP server on
+//! loopback that behaves as OpenRouter does on the wire, and that goes wrong on demand, exactly
+//! where it is told to. It imports nothing of the project it tests.
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use idol_simulator::{Script, Simulator, reply_text};
+//!
+//! let simulator = Simulator::start()?;
+//! let gate = simulator.gate();
+//! simulator.script(Script::from("tokens=9,fault=reset,after=5").hold_at(3, &gate));
+//! // Point the program under test at `simulator.base_url()` and let it ask for a reply.
+//! let deadline = Duration::from_secs(5);
+//! gate.reached(1, deadline).await?; // three tokens are on the wire: `reply_text(0, 3)`
+//! gate.open();
+//! simulator.wait_for("fault", |counters| counters.faults_played == 1, deadline).await?;
+//! assert_eq!(simulator.requests()[0].json()?["stream"], true);
+//! # Ok(()) }
+//! ```
+//!
+//! # How a behaviour is chosen
+//!
+//! 1. a script queued with [`Simulator::script`], for one request (see `fail` for more than one);
+//! 2. a model name that begins with `sim/`: its rest is an option list, so
+//!    `sim/tokens=64,first=50,gap=10` needs no side channel;
+//! 3. the default, [`Simulator::set_default`].
+//!
+//! # Options
+//!
+//! A list is separated by commas, without spaces. A list with a mistake is answered with 400 and
+//! the mistake. A time is in milliseconds, or has `us`, `ms` or `s` after it.
+//!
+//! A *delta* is a chunk of reasoning, of text or of a tool call; in a replay it is one piece.
+//!
+//! | Reply | |
+//! |---|---|
+//! | `tokens=N` | the text is [`reply_text`]`(seed, N)`; 16, or 0 with `tools` |
+//! | `seed=N` | the seed of the text and of the reasoning; 0 |
+//! | `size=BYTES` | each token has this size: the text is [`sized_reply_text`] |
+//! | `echo` | the text is the last user message, one word a delta |
+//! | `replay=NAME` | the body is a recorded stream, see [`recorded_stream`] |
+//! | `reasoning=N` | [`reasoning_text`]`(seed, N)` precedes the text |
+//! | `tools=N` | so many tool calls follow the text, in four deltas each |
+//! | `finish=REASON` | the finish reason; `none` sends no finish chunk |
+//! | `prompt=N`, `cost=USD` | the prompt tokens and the cost in the usage |
+//! | `key=ANY` | no effect: makes model names differ, whose requests are counted apart |
+//!
+//! | Pace | |
+//! |---|---|
+//! | `headers=TIME` | before the first byte of the answer |
+//! | `first=TIME` | between the head and the first delta |
+//! | `gap=TIME` | between two writes, kept on schedule |
+//! | `batch=N` | deltas in one write; 1 |
+//! | `rate=N` | deltas a second, in place of `gap` |
+//! | `comments=N` | keep-alive comments at the start; 1 |
+//! | `between=N` | a comment after every so many deltas |
+//! | `beat=TIME` | a comment this often during `first`, and in `stall_comments` (20) |
+//!
+//! | Form on the wire | |
+//! |---|---|
+//! | `usage=choice` | usage on a chunk of its own that has a choice; or `empty`: on one with `choices:[]`; `every`: on every chunk; `none` |
+//! | `role=every` | the role on every delta; or `first`: on the first alone |
+//! | `eol=lf` | line ends; or `crlf`, `cr` |
+//! | `space=yes` | `data: {`; or `no`: `data:{` |
+//! | `keepalive=openrouter` | `: OPENROUTER PROCESSING`; or `colon`: a bare `:`; `data`: an empty data line |
+//! | `done=yes` | `[DONE]` at the end (after a mid-stream error the default is `no`); or `bare`: without the blank line after it |
+//! | `framing=chunked` | or `close`: the end of the connection ends the body |
+//! | `split=whole` | or cuts within writes: `every:BYTES`, `utf8` (inside characters), `frame` (inside frames and line ends), `at:OFFSET:OFFSET`, `random:SEED`; see [`Split`] |
+//! | `newlines=N` | blank lines before the JSON of an answer that is not streamed |
+//!
+//! | Faults | |
+//! |---|---|
+//! | `fault=FAULT` | see below; several may be given |
+//! | `after=N` | the deltas before the fault named last, and before those named later; 0 |
+//! | `fail=N` | only the first N requests of this model name (or of the default) fail; a queued script serves N failures and one success |
+//! | `nth=N` | only each Nth request of this model name (or of the default) fails |
+//! | `retry_after=VALUE`, `retry_after_ms=VALUE` | the response headers of these names |
+//!
+//! | Fault in place of the answer | |
+//! |---|---|
+//! | `no_headers` | nothing is ever answered |
+//! | `half_headers` | half the headers, then nothing |
+//! | `reset_early`, `close_early` | RST or FIN before any byte |
+//! | `status:CODE`, `status:NAME` | an error with a real body; [`ErrorCase::known`] lists the names |
+//! | `ok_error`, `choice_error` | 200 with an error and no choices, or inside the choice |
+//! | `html`, `html:STATUS` | a page of HTML; 502 |
+//!
+//! | Fault in the body | |
+//! |---|---|
+//! | `reset` | RST |
+//! | `end` | the body ends in order, with no finish and no `[DONE]` |
+//! | `cut` | FIN, the body unfinished |
+//! | `stall`, `stall_comments` | nothing more, or nothing but comments, until the client leaves |
+//! | `error:CODE`, `error:WORD`, `error:bare` | an error object with a number (502), a word or no code; the stream ends |
+//! | `garbage` | a line that is not JSON; the stream goes on |
+//! | `long_line:BYTES`, `long_comment:BYTES` | a delta or a comment with a line of this length (4 MiB); the stream goes on |
+//!
+//! In an answer that is not streamed, errors included, a fault in the body takes place after half
+//! of it: `garbage` leaves the half as all there is, `error` puts `choice_error` in its place, and
+//! the long ones put so many spaces before it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod admin;
+mod counters;
+mod gate;
+mod http;
+mod log;
+mod openrouter;
+mod server;
+mod simulator;
+
+pub use counters::{Counters, WaitError};
+pub use gate::Gate;
+pub use http::{Request, Split};
+pub use openrouter::{
+    ErrorCase, Fault, MODEL_PREFIX, ModelCard, OptionError, Route, Script, StreamError, ToolCall,
+    reasoning_text, recorded_stream, reply_text, sized_reply_text,
+};
+pub use simulator::{Options, Simulator};

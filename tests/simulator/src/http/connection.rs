@@ -1,0 +1,168 @@
+//! One client connection: whole requests in, exact bytes out.
+
+use std::future::Future;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::request::{BODY_MAX, BodyLength, HEAD_MAX, Persistence, Request, parse_head};
+use super::{Gone, Next};
+
+/// The most bytes kept that a client sends ahead of its turn.
+const PIPELINE_MAX: usize = 1024 * 1024;
+/// The most bytes of a refused request that are read and dropped before the connection closes.
+const DRAIN_MAX: usize = 2 * BODY_MAX;
+
+/// A client's socket and the bytes read from it that no request has used yet.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    inbound: BytesMut,
+}
+
+/// What the next read from a connection gave.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A whole request.
+    Request(Request, Persistence),
+    /// Something this layer does not take; the status says why.
+    Refused(u16),
+    /// The client closed, or broke off inside a request.
+    Closed,
+}
+
+impl Connection {
+    /// Takes over an accepted socket.
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            inbound: BytesMut::with_capacity(8 * 1024),
+        }
+    }
+
+    /// Reads the next request.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        let head = loop {
+            match parse_head(&self.inbound) {
+                Ok(Some(head)) => break head,
+                Ok(None) if self.inbound.len() > HEAD_MAX => return Incoming::Refused(431),
+                Ok(None) => {}
+                Err(_) => return Incoming::Refused(400),
+            }
+            if self.fill().await.is_err() {
+                return Incoming::Closed;
+            }
+        };
+        self.inbound.advance(head.len);
+        if head.expects_continue && self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+            return Incoming::Closed;
+        }
+        let body = match head.body {
+            BodyLength::Exact(length) => self.exact_body(length).await,
+            BodyLength::Chunked => self.chunked_body().await,
+        };
+        match body {
+            Ok(body) => Incoming::Request(
+                Request {
+                    body,
+                    ..head.request
+                },
+                head.persistence,
+            ),
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn exact_body(&mut self, length: usize) -> Result<Bytes, Incoming> {
+        if length > BODY_MAX {
+            return Err(Incoming::Refused(413));
+        }
+        self.inbound
+            .reserve(length.saturating_sub(self.inbound.len()));
+        while self.inbound.len() < length {
+            self.fill().await.map_err(|Gone| Incoming::Closed)?;
+        }
+        Ok(self.inbound.split_to(length).freeze())
+    }
+
+    async fn chunked_body(&mut self) -> Result<Bytes, Incoming> {
+        let mut body = BytesMut::new();
+        loop {
+            let (line, size) = loop {
+                match httparse::parse_chunk_size(&self.inbound) {
+                    Ok(httparse::Status::Complete((line, size))) => break (line, size),
+                    Ok(httparse::Status::Partial) => {}
+                    Err(_) => return Err(Incoming::Refused(400)),
+                }
+                self.fill().await.map_err(|Gone| Incoming::Closed)?;
+            };
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            if size > BODY_MAX - body.len() {
+                return Err(Incoming::Refused(413));
+            }
+            // The line, the data and the CRLF after it. Trailers are not read: a trailer would
+            // show as a malformed next request, and no client of ours sends one.
+            while self.inbound.len() < line + size + 2 {
+                self.fill().await.map_err(|Gone| Incoming::Closed)?;
+            }
+            self.inbound.advance(line);
+            body.extend_from_slice(&self.inbound[..size]);
+            self.inbound.advance(size + 2);
+            if size == 0 {
+                return Ok(body.freeze());
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Gone> {
+        match self.stream.read_buf(&mut self.inbound).await {
+            Ok(0) | Err(_) => Err(Gone),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Writes these bytes and nothing else.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        self.stream.write_all(bytes).await.map_err(|_| Gone)
+    }
+
+    /// Waits for the future while watching the client: a client that closes meanwhile is `Gone`.
+    pub(crate) async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Gone> {
+        tokio::pin!(future);
+        while self.inbound.len() < PIPELINE_MAX {
+            tokio::select! {
+                biased;
+                output = &mut future => return Ok(output),
+                read = self.stream.read_buf(&mut self.inbound) => match read {
+                    Ok(0) | Err(_) => return Err(Gone),
+                    Ok(_) => {}
+                },
+            }
+        }
+        Ok(future.await)
+    }
+
+    /// Ends the connection the way the last answer asked for.
+    pub(crate) async fn end(mut self, next: Next) {
+        match next {
+            // A linger of zero turns the close that follows into a RST. When the socket is
+            // already broken there is nothing left to reset.
+            Next::Reset => drop(self.stream.set_zero_linger()),
+            Next::KeepAlive | Next::Close => drop(self.stream.shutdown().await),
+        }
+    }
+
+    /// Ends the connection after a refusal, reading what the client still sends so that the
+    /// refusal is not lost to a reset.
+    pub(crate) async fn end_refused(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut dropped = 0;
+        while dropped < DRAIN_MAX && self.fill().await.is_ok() {
+            dropped += self.inbound.len();
+            self.inbound.clear();
+        }
+    }
+}

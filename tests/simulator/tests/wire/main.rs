@@ -1,0 +1,16 @@
+//! What the simulator sends, byte for byte, and what it counts.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod client;
+mod counting;
+mod errors;
+mod faults;
+mod pace;
+mod replies;
+mod steering;
