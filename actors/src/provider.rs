@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::{id::TurnId, json_text::JsonText};
 
+pub mod openrouter;
+
 /// Asks for one reply. The answer is a guard: dropping it closes the upstream call at once.
 #[derive(Message)]
 #[rtype(result = "Generation")]
