@@ -157,7 +157,7 @@ fn wait(
 /// Seconds as text or JSON gave them; `None` if negative or no number.
 pub(super) fn duration(seconds: f64) -> Option<Duration> {
     let most = RETRY_AFTER_MAX.as_secs_f64();
-    Duration::try_from_secs_f64(seconds.min(most)).ok()
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(most)))
 }
 
 fn bounded(wait: Duration) -> Duration {

@@ -93,6 +93,12 @@ impl ReplyReader {
         self.phase
     }
 
+    /// Whether the reply was cut at its largest size; its upstream may still have much to say.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.chunks.is_full()
+    }
+
     /// Events with data seen so far; comments are none.
     #[must_use]
     pub fn events_seen(&self) -> u64 {
