@@ -11,7 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod caller;
-// pub mod codec;
+pub mod codec;
 pub mod conversation;
 pub mod engine;
 pub mod error;

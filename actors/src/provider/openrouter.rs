@@ -1,0 +1,58 @@
+//! OpenRouter, and whatever else serves chat completions in its shape.
+//!
+//! The actor sends requests; [`chunk`], [`reply`] and [`failure`] are pure and know the wire.
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler};
+
+pub use self::config::{Deadlines, OpenRouterConfig, OpenRouterConfigError};
+use self::{call::Call, config::Endpoint};
+use super::{Generate, Generation};
+
+mod call;
+pub mod chunk;
+mod config;
+pub mod failure;
+pub mod models;
+pub mod reply;
+mod report;
+mod shape;
+mod text;
+
+/// Asks the upstream for replies; one for each arbiter thread, with its own connections, so that
+/// a token does not cross threads.
+///
+/// Owns no state of a call: each is one task, ended by its [`Generation`] guard, and answers to the
+/// recipient in [`Generate`]. Does not retry. Dies only with its arbiter.
+#[derive(Debug, Clone)]
+pub struct OpenRouter {
+    endpoint: Arc<Endpoint>,
+}
+
+impl OpenRouter {
+    /// Checks the configuration and sets up an HTTP client; does not connect.
+    ///
+    /// # Errors
+    ///
+    /// Names the value that is wrong.
+    pub fn new(config: &OpenRouterConfig) -> Result<Self, OpenRouterConfigError> {
+        let endpoint = Arc::new(Endpoint::new(config)?);
+        Ok(Self { endpoint })
+    }
+}
+
+impl Actor for OpenRouter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Generate> for OpenRouter {
+    type Result = Generation;
+
+    fn handle(&mut self, generate: Generate, _: &mut Context<Self>) -> Generation {
+        let endpoint = Arc::clone(&self.endpoint);
+        let call = Call { endpoint, generate };
+        // A task of its own, not `ctx.spawn`: an actor polls all its futures whenever one wakes.
+        Generation::new(tokio::spawn(call.run()).abort_handle())
+    }
+}

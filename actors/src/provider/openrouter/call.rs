@@ -1,0 +1,333 @@
+//! One call upstream: from the request to the message with an `end`.
+
+use std::{error::Error as _, sync::Arc, time::SystemTime};
+
+use actix::{Recipient, prelude::SendError};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use reqwest::{
+    Response,
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
+};
+use tokio::{
+    pin, select,
+    time::{Duration, Instant, sleep_until, timeout, timeout_at},
+};
+
+use super::{
+    config::{Deadlines, Endpoint},
+    failure,
+    reply::{End, Phase, ReplyReader},
+};
+use crate::{
+    codec::sse::EVENT_BYTES_MAX,
+    id::TurnId,
+    provider::{Delta, Generate, Progress, UpstreamError},
+};
+
+/// As much of an error's body is read; the sentence in it comes early.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// As long is waited for an error's body: its status alone is enough.
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
+
+/// As long is waited for usage after the finish reason. The reply is whole then, and a user waits.
+const AFTER_FINISH: Duration = Duration::from_secs(5);
+
+/// As long may a stream take to end after `[DONE]`, for its connection to be used again.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
+
+/// At most so many network reads are joined into one message, if they have come already.
+const READS_JOINED_MAX: usize = 8;
+
+/// One call.
+pub(super) struct Call {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) generate: Generate,
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+/// What ends a call: the last deltas, and how it ended.
+type Last = (Vec<Delta>, End);
+
+impl Call {
+    /// Runs to the end. Exactly one message has an `end`, and it is the last, unless the listener
+    /// is gone.
+    pub(super) async fn run(self) {
+        let mut outbox = Outbox {
+            turn: self.generate.turn,
+            reply_to: self.generate.reply_to,
+        };
+        let spoken = converse(&self.endpoint, self.generate.body, &mut outbox).await;
+        if let Ok((deltas, mut end)) = spoken {
+            if let Err(error) = &mut end {
+                self.endpoint.redact(&mut error.message);
+            }
+            // If the listener is gone now, there is nothing left to stop.
+            drop(outbox.send(deltas, Some(end)).await);
+        }
+    }
+}
+
+async fn converse(endpoint: &Endpoint, body: Bytes, outbox: &mut Outbox) -> Result<Last, Gone> {
+    let watch = Watch::new(endpoint.deadlines);
+    let request = endpoint
+        .post("/chat/completions")
+        .header(ACCEPT, HeaderValue::from_static("text/event-stream"))
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(body);
+    let response = match timeout_at(watch.deadline(Phase::Waiting), request.send()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Ok((Vec::new(), Err(transport(&error)))),
+        Err(_) => return Ok((Vec::new(), Err(watch.passed(Phase::Waiting)))),
+    };
+    if !response.status().is_success() {
+        return Ok((Vec::new(), Err(refusal(response, &watch).await)));
+    }
+    let reader = ReplyReader::new(endpoint.reply_bytes_max);
+    match Media::of(&response) {
+        Media::Json => Ok(read_whole(response, reader, &watch).await),
+        Media::Page => {
+            let end = Err(failure::failed(
+                "answered with a web page; is the base URL right?",
+            ));
+            Ok((Vec::new(), end))
+        }
+        Media::Events => read_stream(response, reader, watch, outbox).await,
+    }
+}
+
+async fn read_stream(
+    mut response: Response,
+    mut reader: ReplyReader,
+    mut watch: Watch,
+    outbox: &mut Outbox,
+) -> Result<Last, Gone> {
+    // One timer for the whole call, set anew only when it fires too early or must fire sooner:
+    // a timer per token would cost more than the token.
+    let timer = sleep_until(watch.deadline(reader.phase()));
+    pin!(timer);
+    loop {
+        let mut deltas = Vec::new();
+        let mut read = select! {
+            biased;
+            read = response.chunk() => read,
+            () = timer.as_mut() => {
+                let deadline = watch.deadline(reader.phase());
+                if Instant::now() < deadline {
+                    timer.as_mut().reset(deadline);
+                    continue;
+                }
+                return Ok(on_deadline(&mut reader, &watch, deltas));
+            }
+        };
+        for joined in 1.. {
+            let end = match read {
+                Ok(Some(bytes)) => reader.read(&bytes, &mut deltas),
+                Ok(None) => Some(reader.close("the stream ended", &mut deltas)),
+                Err(error) => Some(reader.close(&root_cause(&error), &mut deltas)),
+            };
+            if let Some(end) = end {
+                if end.is_ok() && !reader.is_full() {
+                    drain(response);
+                }
+                return Ok((deltas, end));
+            }
+            if joined == READS_JOINED_MAX {
+                break;
+            }
+            // The connection's own task can now hand over what else has come.
+            tokio::task::yield_now().await;
+            match response.chunk().now_or_never() {
+                Some(next) => read = next,
+                None => break,
+            }
+        }
+        watch.saw(reader.events_seen());
+        let deadline = watch.deadline(reader.phase());
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        if !deltas.is_empty() {
+            outbox.send(deltas, None).await?;
+        }
+    }
+}
+
+/// A finished reply is whole though its usage never came; every other one failed.
+fn on_deadline(reader: &mut ReplyReader, watch: &Watch, mut deltas: Vec<Delta>) -> Last {
+    let phase = reader.phase();
+    let end = match reader.close("timed out", &mut deltas) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(watch.passed(phase)),
+    };
+    (deltas, end)
+}
+
+/// Reads a stream's last bytes aside, so that its connection can be used again while the end is
+/// already on its way to the user.
+fn drain(mut response: Response) {
+    let rest = async move { while let Ok(Some(_)) = response.chunk().await {} };
+    // Not waited for at shutdown: it is bounded, and only a connection is lost.
+    drop(tokio::spawn(timeout(DRAIN_WAIT, rest)));
+}
+
+async fn read_whole(response: Response, mut reader: ReplyReader, watch: &Watch) -> Last {
+    let body = read_body(response, EVENT_BYTES_MAX);
+    let mut deltas = Vec::new();
+    let end = match timeout_at(watch.deadline(Phase::Waiting), body).await {
+        Ok((body, Ok(()))) => reader.read_whole(&body, &mut deltas),
+        Ok((_, Err(error))) => Err(error),
+        Err(_) => Err(watch.passed(Phase::Waiting)),
+    };
+    (deltas, end)
+}
+
+async fn refusal(response: Response, watch: &Watch) -> UpstreamError {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let wait = watch.whole.min(Instant::now() + ERROR_BODY_WAIT);
+    let read = timeout_at(wait, read_body(response, ERROR_BYTES_MAX)).await;
+    let body = read.map(|(body, _)| body).unwrap_or_default();
+    failure::of_response(status, &headers, &body, SystemTime::now())
+}
+
+/// Reads a body up to `limit` bytes. What was read is given with the error, too.
+pub(super) async fn read_body(mut response: Response, limit: usize) -> (Vec<u8>, End) {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(bytes)) if body.len() + bytes.len() <= limit => body.extend_from_slice(&bytes),
+            Ok(Some(bytes)) => {
+                body.extend_from_slice(&bytes[..limit - body.len()]);
+                let message = format!("sent an answer of more than {limit} bytes");
+                return (body, Err(failure::failed(message)));
+            }
+            Ok(None) => return (body, Ok(())),
+            Err(error) => return (body, Err(transport(&error))),
+        }
+    }
+}
+
+/// Where the messages go.
+struct Outbox {
+    turn: TurnId,
+    reply_to: Recipient<Progress>,
+}
+
+impl Outbox {
+    /// Sends one message. A full mailbox holds up the call, and with it the network: nothing is
+    /// read until the listener has taken what there is.
+    async fn send(&mut self, deltas: Vec<Delta>, end: Option<End>) -> Result<(), Gone> {
+        let turn = self.turn;
+        match self.reply_to.try_send(Progress { turn, deltas, end }) {
+            Ok(()) => Ok(()),
+            Err(SendError::Closed(_)) => Err(Gone),
+            Err(SendError::Full(progress)) => self.reply_to.send(progress).await.map_err(|_| Gone),
+        }
+    }
+}
+
+/// The deadlines of one call.
+struct Watch {
+    deadlines: Deadlines,
+    first_token: Instant,
+    whole: Instant,
+    events_seen: u64,
+    last_event: Instant,
+}
+
+impl Watch {
+    fn new(deadlines: Deadlines) -> Self {
+        let now = Instant::now();
+        Self {
+            first_token: now + deadlines.first_token,
+            whole: now + deadlines.whole,
+            deadlines,
+            events_seen: 0,
+            last_event: now,
+        }
+    }
+
+    /// Takes note of the number of events seen so far.
+    fn saw(&mut self, events: u64) {
+        if events != self.events_seen {
+            self.events_seen = events;
+            self.last_event = Instant::now();
+        }
+    }
+
+    fn deadline(&self, phase: Phase) -> Instant {
+        let next = match phase {
+            Phase::Waiting => self.first_token,
+            Phase::Flowing => self.last_event + self.deadlines.silence,
+            Phase::Finished => self.last_event + AFTER_FINISH,
+        };
+        next.min(self.whole)
+    }
+
+    /// Says which deadline passed.
+    fn passed(&self, phase: Phase) -> UpstreamError {
+        let seconds = |wait: Duration| wait.as_secs_f64();
+        let Deadlines {
+            first_token,
+            silence,
+            whole,
+            ..
+        } = self.deadlines;
+        failure::timed_out(match phase {
+            _ if Instant::now() >= self.whole => {
+                format!("did not finish the reply within {} s", seconds(whole))
+            }
+            Phase::Waiting => format!("did not begin a reply within {} s", seconds(first_token)),
+            Phase::Flowing | Phase::Finished => {
+                format!("fell silent within the reply for {} s", seconds(silence))
+            }
+        })
+    }
+}
+
+/// How an answer is to be read.
+enum Media {
+    Events,
+    Json,
+    Page,
+}
+
+impl Media {
+    /// By content type; what has none, or an odd one, is read as the stream that was asked for.
+    fn of(response: &Response) -> Self {
+        let media = response.headers().get(CONTENT_TYPE);
+        let media = media
+            .and_then(|media| media.to_str().ok())
+            .unwrap_or_default();
+        let media = media.trim_start().to_ascii_lowercase();
+        if media.starts_with("application/json") || media.starts_with("application/problem+json") {
+            Self::Json
+        } else if media.starts_with("text/html") {
+            Self::Page
+        } else {
+            Self::Events
+        }
+    }
+}
+
+/// A request that got no answer.
+fn transport(error: &reqwest::Error) -> UpstreamError {
+    match (error.is_connect(), error.is_timeout()) {
+        (true, true) => failure::timed_out("no connection in time"),
+        (true, false) => failure::failed(format!("no connection: {}", root_cause(error))),
+        (false, _) => failure::failed(format!("the connection broke: {}", root_cause(error))),
+    }
+}
+
+/// The innermost reason: the outer ones repeat the URL and the libraries' names.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause = error.source();
+    while let Some(inner) = cause.and_then(std::error::Error::source) {
+        cause = Some(inner);
+    }
+    cause.map_or_else(|| "unknown".to_owned(), ToString::to_string)
+}

@@ -1,0 +1,131 @@
+//! The upstream's list of models, for the length of their contexts.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::{
+    call::read_body,
+    config::{Endpoint, OpenRouterConfig, OpenRouterConfigError},
+    failure,
+};
+use crate::provider::UpstreamError;
+
+/// OpenRouter's list is below 1 MiB for some 400 models.
+const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The list is a help, not a need: nobody waits longer for it.
+const LIST_WAIT: Duration = Duration::from_secs(10);
+
+/// Why there is no list.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelsError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] OpenRouterConfigError),
+    /// The upstream did not give it.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// What it gave is no list of models.
+    #[error("the list of models cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+    context_length: Option<u32>,
+    top_provider: Option<TopProvider>,
+    /// vLLM's name for it.
+    max_model_len: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct TopProvider {
+    context_length: Option<u32>,
+}
+
+/// Reads the answer of `GET /models`: tokens of context by model id, where the upstream tells.
+///
+/// # Errors
+///
+/// What was read is no list of models.
+pub fn context_lengths(json: &[u8]) -> Result<HashMap<String, u32>, serde_json::Error> {
+    let list: List = serde_json::from_slice(json)?;
+    let lengths = list.data.into_iter().filter_map(|model| {
+        let top_provider = model.top_provider.and_then(|top| top.context_length);
+        let length = model
+            .context_length
+            .or(top_provider)
+            .or(model.max_model_len)?;
+        Some((model.id, length))
+    });
+    Ok(lengths.collect())
+}
+
+/// Asks the upstream for its list, for at most 10 s and 16 MiB.
+///
+/// Sets up a client of its own: the list is asked for once in hours.
+///
+/// # Errors
+///
+/// See [`ModelsError`]; the caller goes on with its default.
+pub async fn fetch_context_lengths(
+    config: &OpenRouterConfig,
+) -> Result<HashMap<String, u32>, ModelsError> {
+    let endpoint = Endpoint::new(config)?;
+    let fetch = async {
+        let response = endpoint.get("/models").send().await;
+        let response =
+            response.map_err(|error| failure::failed(error.without_url().to_string()))?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        let (body, read) = read_body(response, LIST_BYTES_MAX).await;
+        if !status.is_success() {
+            let now = SystemTime::now();
+            return Err(failure::of_response(status.as_u16(), &headers, &body, now));
+        }
+        read.map(|()| body)
+    };
+    let body = timeout(LIST_WAIT, fetch).await;
+    let body = body.map_err(|_| failure::timed_out("did not send its list of models in time"))?;
+    let body = body.map_err(|mut error| {
+        endpoint.redact(&mut error.message);
+        error
+    })?;
+    Ok(context_lengths(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_found_where_they_are_told() {
+        let list = include_bytes!("../../../tests/fixtures/openrouter_models.json");
+        let lengths = context_lengths(list).unwrap();
+        assert_eq!(
+            lengths,
+            HashMap::from([("example/model-1".to_owned(), 131_072)])
+        );
+        let other = br#"{"object":"list","data":[
+            {"id":"vllm","max_model_len":4096},
+            {"id":"top","context_length":null,"top_provider":{"context_length":8192}},
+            {"id":"none"}]}"#;
+        let lengths = context_lengths(other).unwrap();
+        assert_eq!(
+            (lengths.len(), lengths["vllm"], lengths["top"]),
+            (2, 4096, 8192)
+        );
+        assert!(context_lengths(b"<html>").is_err());
+    }
+}
