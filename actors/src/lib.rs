@@ -4,6 +4,8 @@
 //! that owns the conversation; it appends to the [`log`], asks a [`provider`] for a reply, and
 //! fans the reply out to every attached session.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod error;
 pub mod id;
 pub mod json_text;
