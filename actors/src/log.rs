@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 
 use crate::id::{ConversationId, TurnId};
 
+pub mod data_dir;
 pub mod entry;
+pub mod sqlite;
 
 use entry::Entry;
 

@@ -1,0 +1,100 @@
+//! Ends, before the first client is let in, the turns that a crash cut.
+
+use futures::future::join_all;
+
+use super::{
+    SqliteLog,
+    reader::{OpenTurn, open_turns},
+};
+use crate::{
+    log::{
+        Append, AppendError, Log as _, LogError,
+        entry::{Entry, EntryHead, INTERRUPTED, TurnEnded},
+    },
+    time::Timestamp,
+};
+
+/// Turns ended in one transaction: enough to make few syncs of many turns, few enough to bound memory.
+const TURNS_PER_ROUND: u32 = 512;
+
+/// What recovery did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Turns that had no end and got one.
+    pub turns_interrupted: u64,
+}
+
+/// Why recovery could not end. The server must not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecoveryError {
+    /// The turns cannot be found.
+    #[error(transparent)]
+    Read(#[from] LogError),
+    /// Their ends cannot be written.
+    #[error(transparent)]
+    Write(#[from] AppendError),
+}
+
+impl SqliteLog {
+    /// Ends every turn that was accepted and has no end, as interrupted.
+    ///
+    /// To be awaited before anything else appends. What was ended stays ended if this fails.
+    pub async fn recover(&self) -> Result<Recovery, RecoveryError> {
+        let mut recovery = Recovery::default();
+        loop {
+            let open = self
+                .read(|connection| open_turns(connection, TURNS_PER_ROUND))
+                .await?;
+            if open.is_empty() {
+                return Ok(recovery);
+            }
+            let ends = join_all(interruptions(open).into_iter().map(|end| self.append(end)));
+            for outcome in ends.await {
+                outcome?;
+                recovery.turns_interrupted += 1;
+            }
+        }
+    }
+}
+
+/// One append for each turn, in order, each expecting the one before it.
+fn interruptions(open: Vec<OpenTurn>) -> Vec<Append> {
+    let now = Timestamp::now();
+    let mut ends: Vec<Append> = Vec::with_capacity(open.len());
+    let mut at = now;
+    for OpenTurn {
+        id,
+        turn,
+        seq,
+        updated_at,
+    } in open
+    {
+        // The turns of one conversation stand side by side.
+        let expected_seq = match ends.last() {
+            Some(previous) if previous.id == id => {
+                at = at.next();
+                previous.expected_seq + 1
+            }
+            _ => {
+                at = now.max(updated_at.next());
+                seq
+            }
+        };
+        let head = EntryHead::TurnEnded(TurnEnded {
+            at,
+            turn,
+            finish_reason: INTERRUPTED.to_owned(),
+            usage: None,
+            error: None,
+        });
+        ends.push(Append {
+            id,
+            expected_seq,
+            entries: vec![Entry {
+                head,
+                messages: vec![],
+            }],
+        });
+    }
+    ends
+}

@@ -1,0 +1,171 @@
+//! Tables, settings, migrations.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::OpenError;
+
+/// Oldest SQLite that this log trusts: earlier ones have a bug that can lose a WAL's end when it is reset.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Bits of a position that count the entries of one conversation.
+const SEQ_BITS: u32 = 28;
+
+/// Most entries of one conversation.
+pub(super) const SEQ_MAX: u64 = (1 << SEQ_BITS) - 1;
+
+/// Page cache of the writer in KiB; of each reader a quarter.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// How long a connection waits for a lock that only a foreign tool can hold.
+pub(super) const BUSY: Duration = Duration::from_secs(1);
+
+/// Each step leads from the version of its index to the next one.
+///
+/// `entries` is one b-tree keyed by conversation and sequence in one integer: a row up to a page's
+/// size stays in its page, which a table without rowid would move to overflow pages from 1 kB on.
+/// Turn ids are time-ordered, so `entries_turn` grows at its right edge. `open_turns` holds the
+/// turns that are owed an end: recovery reads it, and not the history. What a release with
+/// checkpoints, keys and tombstones needs will be another step.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE conversations (
+        num          INTEGER PRIMARY KEY,
+        id           TEXT NOT NULL UNIQUE,
+        incarnation  INTEGER NOT NULL,
+        seq          INTEGER NOT NULL,
+        created_at   INTEGER NOT NULL,
+        updated_at   INTEGER NOT NULL,
+        user_id      TEXT,
+        character_id TEXT,
+        bytes        INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE entries (
+        pos     INTEGER PRIMARY KEY,
+        version INTEGER NOT NULL,
+        kind    INTEGER NOT NULL,
+        turn    BLOB,
+        head    BLOB NOT NULL,
+        lengths BLOB,
+        body    BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX entries_turn ON entries (turn, kind) WHERE turn IS NOT NULL;
+    CREATE TABLE open_turns (
+        turn BLOB PRIMARY KEY,
+        pos  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE mirror_progress (
+        mirror            TEXT NOT NULL,
+        conv              INTEGER NOT NULL,
+        incarnation       INTEGER NOT NULL,
+        seq               INTEGER NOT NULL,
+        file_size         INTEGER,
+        file_mtime_ns     INTEGER,
+        intended_size     INTEGER,
+        intended_mtime_ns INTEGER,
+        PRIMARY KEY (mirror, conv)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// Where entry `seq` of conversation `num` stands.
+pub(super) fn position(num: i64, seq: u64) -> i64 {
+    (num << SEQ_BITS) | seq.min(SEQ_MAX).cast_signed()
+}
+
+/// The conversation and the sequence of a position.
+pub(super) fn at_position(pos: i64) -> (i64, u64) {
+    (pos >> SEQ_BITS, pos.cast_unsigned() & SEQ_MAX)
+}
+
+/// Opens the writer's connection and brings the tables up to date.
+pub(super) fn open_writer(
+    path: &Path,
+    page_count_max: Option<u32>,
+) -> Result<Connection, OpenError> {
+    let found = rusqlite::version_number();
+    if found < SQLITE_VERSION_MIN {
+        return Err(OpenError::OldSqlite {
+            found: rusqlite::version(),
+        });
+    }
+    let mut connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { mode });
+    }
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // The writer alone decides when to move the WAL into the database: see its `rest`.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+    migrate(&mut connection)?;
+    if let Some(pages) = page_count_max {
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    }
+    Ok(connection)
+}
+
+/// Opens a connection that can only read. The writer's must be open.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB / 4)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let Some(steps) = usize::try_from(found)
+        .ok()
+        .and_then(|from| MIGRATIONS.get(from..))
+    else {
+        return Err(OpenError::Newer { found, known });
+    };
+    if steps.is_empty() {
+        return Ok(());
+    }
+    // All or nothing: a half-migrated log would be neither version.
+    let transaction = connection.transaction()?;
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_keep_conversations_apart() {
+        for (num, seq) in [(1, 0), (1, SEQ_MAX), (2, 1), (1 << 34, 7)] {
+            assert_eq!(at_position(position(num, seq)), (num, seq));
+        }
+        assert!(position(1, SEQ_MAX) < position(2, 0));
+    }
+
+    #[test]
+    fn a_newer_log_is_refused_with_a_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.sqlite");
+        let connection = open_writer(&path, None).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        let error = open_writer(&path, None).unwrap_err();
+        assert!(matches!(error, OpenError::Newer { found: 99, .. }));
+        assert!(error.to_string().contains("newer release"), "{error}");
+    }
+}

@@ -1,0 +1,630 @@
+use std::{
+    fs,
+    future::Future,
+    sync::{
+        Condvar,
+        atomic::{AtomicBool, AtomicUsize},
+    },
+};
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    id::{MessageId, TurnId},
+    log::entry::{Begun, Entry, EntryHead, INTERRUPTED, TurnAccepted, TurnEnded},
+    time::Timestamp,
+};
+
+/// Drives a future of the log, which needs no runtime; fails if it takes too long.
+fn wait<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), future).await })
+        .unwrap_or_else(|_| panic!("{what} took too long"))
+}
+
+fn open(options: SqliteOptions) -> (TempDir, DataDir, SqliteLog) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::lock(temp.path().join("data")).unwrap();
+    let log = SqliteLog::open(&dir, options).unwrap();
+    (temp, dir, log)
+}
+
+fn id(name: &str) -> ConversationId {
+    ConversationId::parse(name).unwrap()
+}
+
+fn turn(number: u128) -> TurnId {
+    TurnId(Uuid::from_u128(number))
+}
+
+fn begun() -> Entry {
+    Entry {
+        head: EntryHead::Begun(Begun {
+            at: Timestamp::from_micros(1),
+            incarnation: u64::MAX - 1,
+            user_id: None,
+            character_id: None,
+            imported_updated_at: None,
+        }),
+        messages: vec![],
+    }
+}
+
+fn accepted(number: u128, text: &str) -> Entry {
+    Entry {
+        head: EntryHead::TurnAccepted(TurnAccepted {
+            at: Timestamp::from_micros(2),
+            turn: turn(number),
+            reply: MessageId(Uuid::from_u128(number)),
+            user_id: Some("alice".to_owned()),
+            character_id: None,
+        }),
+        messages: vec![Arc::from(text)],
+    }
+}
+
+fn ended(number: u128, text: &str) -> Entry {
+    Entry {
+        head: EntryHead::TurnEnded(TurnEnded {
+            at: Timestamp::from_micros(3),
+            turn: turn(number),
+            finish_reason: "stop".to_owned(),
+            usage: None,
+            error: None,
+        }),
+        messages: vec![Arc::from(text), Arc::from("")],
+    }
+}
+
+fn append(name: &str, expected_seq: u64, entries: Vec<Entry>) -> Append {
+    Append {
+        id: id(name),
+        expected_seq,
+        entries,
+    }
+}
+
+fn load(log: &SqliteLog, name: &str) -> Result<Option<Loaded>, LogError> {
+    wait("a load", log.load(id(name)))
+}
+
+fn entries(log: &SqliteLog, name: &str) -> Vec<Entry> {
+    load(log, name)
+        .unwrap()
+        .map_or(vec![], |loaded| loaded.entries)
+}
+
+/// A gate at a failpoint: commits wait while it is shut.
+#[derive(Default)]
+struct Gate {
+    shut: Mutex<bool>,
+    moved: Condvar,
+    arrivals: AtomicUsize,
+}
+
+impl Gate {
+    fn failpoint(self: &Arc<Self>) -> Option<Failpoint> {
+        let gate = Arc::clone(self);
+        Some(Arc::new(move || {
+            gate.arrivals.fetch_add(1, Ordering::SeqCst);
+            gate.moved.notify_all();
+            let shut = gate.shut.lock().unwrap();
+            let (shut, timeout) = gate
+                .moved
+                .wait_timeout_while(shut, Duration::from_secs(20), |shut| *shut)
+                .unwrap();
+            drop(shut);
+            assert!(!timeout.timed_out(), "nobody opened the gate");
+            Injected::Nothing
+        }))
+    }
+
+    fn set(&self, shut: bool) {
+        *self.shut.lock().unwrap() = shut;
+        self.moved.notify_all();
+    }
+
+    /// Waits until a commit stands at the gate.
+    fn await_arrival(&self, count: usize) {
+        let shut = self.shut.lock().unwrap();
+        let (_shut, timeout) = self
+            .moved
+            .wait_timeout_while(shut, Duration::from_secs(20), |_| {
+                self.arrivals.load(Ordering::SeqCst) < count
+            })
+            .unwrap();
+        assert!(!timeout.timed_out(), "no commit came to the gate");
+    }
+}
+
+/// Whether a future has an answer already.
+fn is_ready<T>(future: &mut BoxFuture<'static, T>) -> bool {
+    future.now_or_never().is_some()
+}
+
+#[test]
+fn what_was_acknowledged_is_read_back_also_after_a_restart() {
+    let (_temp, dir, log) = open(SqliteOptions::default());
+    assert!(load(&log, "a").unwrap().is_none());
+    let written = vec![begun(), accepted(1, r#"{"role":"user"}"#), ended(1, "ré")];
+    let seq = wait("append", log.append(append("a", 0, written[..2].to_vec())));
+    assert_eq!(seq, Ok(2));
+    let seq = wait("append", log.append(append("a", 2, written[2..].to_vec())));
+    assert_eq!(seq, Ok(3));
+    assert_eq!(entries(&log, "a"), written);
+    wait("close", log.close());
+    assert!(matches!(
+        wait("append", log.append(append("a", 3, vec![accepted(2, "")]))),
+        Err(AppendError::Unavailable(_))
+    ));
+    drop(log);
+    assert!(
+        !dir.path().join("log.sqlite-wal").exists(),
+        "a clean close leaves one file"
+    );
+    let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
+    assert_eq!(entries(&log, "a"), written);
+}
+
+#[test]
+fn refusals_and_duplicates_write_nothing_and_harm_no_neighbour() {
+    let gate = Arc::new(Gate::default());
+    let (_temp, _dir, log) = open(SqliteOptions {
+        before_commit: gate.failpoint(),
+        ..SqliteOptions::default()
+    });
+    wait(
+        "append",
+        log.append(append(
+            "a",
+            0,
+            vec![begun(), accepted(1, "one"), ended(1, "two")],
+        )),
+    )
+    .unwrap();
+    // Held at the gate, so that what follows is one batch.
+    gate.set(true);
+    let held = log.append(append("held", 0, vec![begun()]));
+    gate.await_arrival(2);
+    let before = log.stats().commits;
+    let answers = [
+        log.append(append("b", 0, vec![begun(), accepted(2, "x")])),
+        log.append(append("a", 2, vec![accepted(3, "x")])),
+        log.append(append("nowhere", 4, vec![accepted(3, "x")])),
+        log.append(append("a", 3, vec![accepted(1, "one")])),
+        log.append(append("a", 3, vec![ended(1, "two")])),
+        log.append(append(
+            "a",
+            3,
+            vec![accepted(4, "x"), ended(4, "x"), ended(4, "x")],
+        )),
+        log.append(append("a", 3, vec![accepted(5, "x")])),
+        log.append(append("a", 4, vec![ended(5, "x")])),
+        log.append(append("a", 4, vec![accepted(6, "x")])),
+    ];
+    gate.set(false);
+    assert_eq!(wait("the held append", held), Ok(1));
+    let answers = wait("answers", futures::future::join_all(answers));
+    let duplicate = |number| Err(AppendError::Duplicate { turn: turn(number) });
+    let refused = |actual_seq| Err(AppendError::Refused { actual_seq });
+    assert_eq!(
+        answers,
+        [
+            Ok(2),
+            refused(3),
+            refused(0),
+            duplicate(1),
+            duplicate(1),
+            duplicate(4),
+            Ok(4),
+            Ok(5),
+            refused(5),
+        ]
+    );
+    assert_eq!(
+        log.stats().commits,
+        before + 2,
+        "one batch after the held one"
+    );
+    let texts: Vec<_> = entries(&log, "a")
+        .into_iter()
+        .filter_map(|entry| entry.messages.first().cloned())
+        .collect();
+    assert_eq!(texts, ["one", "two", "x", "x"].map(Arc::from));
+    assert!(load(&log, "nowhere").unwrap().is_none());
+}
+
+#[test]
+fn requests_that_make_no_sense_are_kept_out() {
+    let (_temp, _dir, log) = open(SqliteOptions::default());
+    for entries in [
+        vec![],
+        vec![accepted(1, "")],
+        vec![begun(), begun()],
+        vec![begun(), ended(1, "")],
+    ] {
+        let answer = wait("append", log.append(append("a", 0, entries)));
+        assert!(
+            matches!(answer, Err(AppendError::Unavailable(_))),
+            "{answer:?}"
+        );
+    }
+    wait(
+        "append",
+        log.append(append("a", 0, vec![begun(), accepted(1, "")])),
+    )
+    .unwrap();
+    wait("append", log.append(append("b", 0, vec![begun()]))).unwrap();
+    let elsewhere = wait("append", log.append(append("b", 1, vec![ended(1, "")])));
+    assert!(matches!(elsewhere, Err(AppendError::Unavailable(_))));
+    assert_eq!(entries(&log, "b").len(), 1);
+}
+
+#[test]
+fn nothing_is_acknowledged_before_its_commit() {
+    let gate = Arc::new(Gate::default());
+    gate.set(true);
+    let (temp, dir, log) = open(SqliteOptions {
+        before_commit: gate.failpoint(),
+        ..SqliteOptions::default()
+    });
+    let mut pending = log.append(append("a", 0, vec![begun()]));
+    let mut later: BoxFuture<'static, _> = log.load(id("a"));
+    gate.await_arrival(1);
+    assert!(!is_ready(&mut pending), "acknowledged before the commit");
+    assert!(!is_ready(&mut later), "a load overtook an append");
+    // What a crash would leave now has no trace of it.
+    let crashed = copy(&temp, &dir);
+    assert!(entries(&crashed.1, "a").is_empty());
+    gate.set(false);
+    assert_eq!(wait("append", pending), Ok(1));
+    assert!(wait("load", later).unwrap().is_some());
+}
+
+/// What would be found if the process were killed now.
+fn copy(temp: &TempDir, dir: &DataDir) -> (DataDir, SqliteLog) {
+    let to = temp.path().join(Uuid::new_v4().to_string());
+    fs::create_dir(&to).unwrap();
+    for name in ["log.sqlite", "log.sqlite-wal"] {
+        fs::copy(dir.path().join(name), to.join(name)).unwrap();
+    }
+    let copy = DataDir::lock(to).unwrap();
+    let log = SqliteLog::open(&copy, SqliteOptions::default()).unwrap();
+    (copy, log)
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_what_was_acknowledged() {
+    let (temp, dir, log) = open(SqliteOptions {
+        checkpoint_idle: Duration::from_secs(60),
+        ..SqliteOptions::default()
+    });
+    wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+    for number in 1..=20_u64 {
+        let text = "t".repeat(usize::try_from(number).unwrap() * 700);
+        let entry = accepted(number.into(), &text);
+        wait("append", log.append(append("a", number, vec![entry]))).unwrap();
+        if number % 5 == 0 {
+            // Others are under way while it dies.
+            let under_way: Vec<_> = (0..20)
+                .map(|other| log.append(append(&format!("o{number}-{other}"), 0, vec![begun()])))
+                .collect();
+            let (_copy, after) = copy(&temp, &dir);
+            assert_eq!(entries(&after, "a").len() as u64, number + 1);
+            assert_eq!(
+                wait("recovery", after.recover()).unwrap().turns_interrupted,
+                number
+            );
+            for answer in wait("others", futures::future::join_all(under_way)) {
+                answer.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_torn_wal_leaves_a_valid_prefix() {
+    let (temp, dir, log) = open(SqliteOptions {
+        checkpoint_idle: Duration::from_secs(60),
+        ..SqliteOptions::default()
+    });
+    wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+    for number in 1..=10 {
+        let entry = accepted(number.into(), &"x".repeat(3000));
+        wait("append", log.append(append("a", number, vec![entry]))).unwrap();
+    }
+    let whole = fs::read(dir.path().join("log.sqlite-wal")).unwrap();
+    let mut lengths = vec![];
+    for part in (0..=10).rev() {
+        let to = temp.path().join(format!("torn{part}"));
+        fs::create_dir(&to).unwrap();
+        fs::copy(dir.path().join("log.sqlite"), to.join("log.sqlite")).unwrap();
+        fs::write(to.join("log.sqlite-wal"), &whole[..whole.len() / 10 * part]).unwrap();
+        let torn = DataDir::lock(to).unwrap();
+        let log = SqliteLog::open(&torn, SqliteOptions::default()).unwrap();
+        lengths.push(entries(&log, "a").len());
+    }
+    assert!(
+        lengths.is_sorted_by(|longer, shorter| longer >= shorter),
+        "{lengths:?}"
+    );
+    assert!(
+        lengths.first() >= Some(&10) && lengths.last() == Some(&0),
+        "{lengths:?}"
+    );
+}
+
+#[test]
+fn recovery_ends_open_turns_once_and_in_order() {
+    let (temp, dir, log) = open(SqliteOptions::default());
+    let first = vec![
+        begun(),
+        accepted(9, "q"),
+        accepted(3, "queued"),
+        accepted(1, "queued"),
+    ];
+    wait("append", log.append(append("a", 0, first))).unwrap();
+    let whole = vec![begun(), accepted(5, "q"), ended(5, "r")];
+    wait("append", log.append(append("b", 0, whole))).unwrap();
+    for number in 0..700 {
+        let entries = vec![begun(), accepted(1000 + number, "q")];
+        let many = append(&format!("many{number}"), 0, entries);
+        wait("append", log.append(many)).unwrap();
+    }
+    let (_copy, after) = copy(&temp, &dir);
+    let recovery = wait("recovery", after.recover()).unwrap();
+    assert_eq!(recovery.turns_interrupted, 703);
+    let ends: Vec<_> = entries(&after, "a")[4..]
+        .iter()
+        .map(|entry| match &entry.head {
+            EntryHead::TurnEnded(end) if end.finish_reason == INTERRUPTED => end.turn,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ends, [turn(9), turn(3), turn(1)]);
+    assert_eq!(entries(&after, "b").len(), 3);
+    assert_eq!(entries(&after, "many699").len(), 3);
+    assert_eq!(
+        wait("recovery", after.recover()).unwrap(),
+        Recovery::default()
+    );
+    let late = wait(
+        "append",
+        after.append(append("a", 7, vec![ended(9, "late")])),
+    );
+    assert_eq!(late, Err(AppendError::Duplicate { turn: turn(9) }));
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers_by_itself() {
+    let (_temp, dir, log) = open(SqliteOptions {
+        page_count_max: Some(40),
+        ..SqliteOptions::default()
+    });
+    wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+    let large = vec![accepted(1, &"x".repeat(400_000))];
+    // In one batch, the small one must not suffer from the large one.
+    let both = [
+        log.append(append("a", 1, large.clone())),
+        log.append(append("b", 0, vec![begun()])),
+    ];
+    let both = wait("both", futures::future::join_all(both));
+    assert!(
+        matches!(both[0], Err(AppendError::Unavailable(_))),
+        "{both:?}"
+    );
+    assert_eq!(both[1], Ok(1));
+    assert!(log.stats().alive);
+    let small = wait("append", log.append(append("a", 1, vec![accepted(1, "x")])));
+    assert_eq!(small, Ok(2));
+    drop(log);
+    let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
+    assert_eq!(entries(&log, "a").len(), 2);
+}
+
+#[test]
+fn an_unknown_commit_stops_the_log() {
+    for committed in [false, true] {
+        let fail = Arc::new(AtomicBool::new(false));
+        let failing = Arc::clone(&fail);
+        let failpoint: Option<Failpoint> = Some(Arc::new(move || {
+            if failing.load(Ordering::SeqCst) {
+                Injected::CommitError
+            } else {
+                Injected::Nothing
+            }
+        }));
+        let mut options = SqliteOptions::default();
+        if committed {
+            options.after_commit = failpoint;
+        } else {
+            options.before_commit = failpoint;
+        }
+        let (_temp, dir, log) = open(options);
+        wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+        let mut died = log.died();
+        assert!(!is_ready(&mut died));
+        fail.store(true, Ordering::SeqCst);
+        let answer = wait("append", log.append(append("a", 1, vec![accepted(1, "x")])));
+        assert!(matches!(answer, Err(AppendError::Unknown(_))), "{answer:?}");
+        wait("the death", log.died());
+        let later = wait("append", log.append(append("b", 0, vec![begun()])));
+        assert!(
+            matches!(later, Err(AppendError::Unavailable(_))),
+            "{later:?}"
+        );
+        assert!(matches!(load(&log, "a"), Err(LogError::Unavailable(_))));
+        drop(log);
+        let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
+        let recovered = wait("recovery", log.recover()).unwrap().turns_interrupted;
+        assert_eq!(recovered, u64::from(committed));
+        assert_eq!(entries(&log, "a").len(), if committed { 3 } else { 1 });
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_at_once() {
+    let gate = Arc::new(Gate::default());
+    gate.set(true);
+    let (_temp, _dir, log) = open(SqliteOptions {
+        before_commit: gate.failpoint(),
+        queue_jobs: 4,
+        queue_bytes: 1000,
+        ..SqliteOptions::default()
+    });
+    let full = || Err(AppendError::Unavailable(Arc::from("queue full")));
+    let held = log.append(append("held", 0, vec![begun()]));
+    gate.await_arrival(1);
+    let large = vec![begun(), accepted(1, &"x".repeat(2000))];
+    let refused = wait("refusal", log.append(append("large", 0, large.clone())));
+    assert_eq!(refused, full());
+    let waiting: Vec<_> = (0..4)
+        .map(|number| log.append(append(&format!("w{number}"), 0, vec![begun()])))
+        .collect();
+    assert_eq!(log.stats().queued_jobs, 4);
+    assert_eq!(
+        wait("refusal", log.append(append("w4", 0, vec![begun()]))),
+        full()
+    );
+    assert!(matches!(load(&log, "held"), Err(LogError::Unavailable(_))));
+    gate.set(false);
+    assert_eq!(wait("held", held), Ok(1));
+    for answer in wait("waiting", futures::future::join_all(waiting)) {
+        assert_eq!(answer, Ok(1));
+    }
+    // Passes behind the last batch, whose bytes are given back by then.
+    assert!(load(&log, "held").unwrap().is_some());
+    assert_eq!(log.stats().queued_bytes, 0);
+    let alone = wait("append", log.append(append("large", 0, large)));
+    assert_eq!(alone, Ok(2));
+}
+
+#[test]
+fn the_wal_stays_bounded() {
+    let (_temp, _dir, log) = open(SqliteOptions {
+        wal_truncate_bytes: 200_000,
+        checkpoint_idle: Duration::from_secs(60),
+        ..SqliteOptions::default()
+    });
+    wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+    let mut largest = 0;
+    for number in 1..=60 {
+        let entry = accepted(number.into(), &"x".repeat(20_000));
+        wait("append", log.append(append("a", number, vec![entry]))).unwrap();
+        largest = largest.max(log.stats().wal_bytes);
+    }
+    assert!(largest < 300_000, "{largest}");
+    assert_eq!(entries(&log, "a").len(), 61);
+}
+
+#[test]
+fn damage_is_an_error_with_its_place() {
+    for (damage, at) in [
+        ("DELETE FROM entries WHERE kind = 2", 2),
+        ("DELETE FROM entries WHERE kind = 3", 3),
+        ("UPDATE entries SET version = 7 WHERE kind = 3", 3),
+        ("UPDATE entries SET kind = 9 WHERE kind = 2", 2),
+        ("UPDATE entries SET body = x'ff' WHERE kind = 2", 2),
+        ("UPDATE entries SET head = x'7b' WHERE kind = 1", 1),
+        ("UPDATE conversations SET seq = 2", 3),
+    ] {
+        let (_temp, dir, log) = open(SqliteOptions::default());
+        let whole = vec![begun(), accepted(1, "q"), ended(1, "r")];
+        wait("append", log.append(append("a", 0, whole))).unwrap();
+        drop(log);
+        Connection::open(dir.log_file())
+            .unwrap()
+            .execute_batch(damage)
+            .unwrap();
+        let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
+        match load(&log, "a") {
+            Err(LogError::Corrupt { seq, .. }) => assert_eq!(seq, at, "{damage}"),
+            other => panic!("{damage}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn mirrors_find_what_they_lack() {
+    let (_temp, _dir, log) = open(SqliteOptions::default());
+    for name in ["a", "b", "c"] {
+        wait("append", log.append(append(name, 0, vec![begun()]))).unwrap();
+    }
+    let stamp = FileStamp {
+        size: 10,
+        mtime_ns: 7,
+    };
+    let progress = |name, reached| Progress {
+        id: id(name),
+        incarnation: u64::MAX - 1,
+        reached,
+        stamp,
+    };
+    let rows = vec![
+        progress("a", Some(1)),
+        progress("b", None),
+        progress("nowhere", Some(1)),
+    ];
+    wait("progress", log.record_progress("json", rows)).unwrap();
+    let first = wait("lagging", log.lagging("json", LaggingCursor::default(), 1)).unwrap();
+    assert_eq!(first.rows.len(), 1);
+    assert_eq!(
+        (first.rows[0].id.as_str(), first.rows[0].mirrored_seq),
+        ("b", 0)
+    );
+    assert_eq!(
+        (first.rows[0].written, first.rows[0].intended),
+        (None, Some(stamp))
+    );
+    let second = wait("lagging", log.lagging("json", first.next.unwrap(), 5)).unwrap();
+    assert_eq!(second.rows.len(), 1);
+    assert_eq!(second.rows[0].id.as_str(), "c");
+    assert_eq!(second.next, None);
+    let row = wait("row", log.mirror_row("json", id("a")))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (row.seq, row.mirrored_seq, row.written),
+        (1, 1, Some(stamp))
+    );
+    wait("append", log.append(append("a", 1, vec![accepted(1, "x")]))).unwrap();
+    let all = wait("lagging", log.lagging("json", LaggingCursor::default(), 10)).unwrap();
+    assert_eq!(all.rows.len(), 3);
+    let other = wait(
+        "lagging",
+        log.lagging("other", LaggingCursor::default(), 10),
+    )
+    .unwrap();
+    assert!(other.rows.iter().all(|row| row.mirrored_seq == 0));
+}
+
+#[test]
+fn the_observer_sees_appends_and_batches() {
+    #[derive(Default)]
+    struct Counts(AtomicUsize, AtomicUsize);
+    impl LogObserver for Counts {
+        fn appended(&self, _: Duration) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn committed(&self, batch: usize) {
+            self.1.fetch_add(batch, Ordering::SeqCst);
+        }
+    }
+    let counts = Arc::new(Counts::default());
+    let (_temp, _dir, log) = open(SqliteOptions {
+        observer: Some(Arc::clone(&counts) as Arc<dyn LogObserver>),
+        ..SqliteOptions::default()
+    });
+    let all = (0..50).map(|number| log.append(append(&format!("c{number}"), 0, vec![begun()])));
+    wait(
+        "appends",
+        futures::future::join_all(all.collect::<Vec<_>>()),
+    );
+    assert_eq!(counts.0.load(Ordering::SeqCst), 50);
+    assert_eq!(counts.1.load(Ordering::SeqCst), 50);
+}
