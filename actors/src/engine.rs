@@ -25,7 +25,7 @@ use crate::{
     provider::{
         Generate,
         embedded::Embedded,
-        openrouter::{OpenRouter, models},
+        openrouter::{OpenRouter, OpenRouterConfigError, models},
     },
     shared::{
         ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine,
@@ -55,14 +55,13 @@ pub struct Observed {
 const MODELS_REFRESH: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(60));
 
 impl Engine {
-    /// Starts an engine on a running actix system.
-    #[must_use]
+    /// Starts an engine on a running actix system. Fails if the provider cannot be set up.
     pub fn start(
         config: EngineConfig,
         log: Arc<dyn Log>,
         mirror: Option<Recipient<Changed>>,
         metrics: Metrics,
-    ) -> Self {
+    ) -> Result<Self, OpenRouterConfigError> {
         let shared = Arc::new(Shared {
             loader: Loader {
                 log,
@@ -84,12 +83,12 @@ impl Engine {
         let homes = (0..own_threads)
             .map(|_| {
                 let arbiter = Arbiter::new().handle();
-                Arc::new(Home {
-                    provider: start_provider(&shared.config.chat, &arbiter),
+                Ok(Arc::new(Home {
+                    provider: start_provider(&shared.config.chat, &arbiter)?,
                     arbiter,
-                })
+                }))
             })
-            .collect();
+            .collect::<Result<_, OpenRouterConfigError>>()?;
         let supervisor = {
             let shared = shared.clone();
             Supervisor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
@@ -98,20 +97,19 @@ impl Engine {
         };
         shared.supervisor.connect(supervisor.clone().recipient());
         refresh_models(&shared);
-        Self { shared, supervisor }
+        Ok(Self { shared, supervisor })
     }
 
     /// Makes the current thread one that conversations may live on, if placement wants it.
-    #[must_use]
-    pub fn home_here(&self) -> Option<Arc<Home>> {
+    pub fn home_here(&self) -> Result<Option<Arc<Home>>, OpenRouterConfigError> {
         match self.shared.config.placement {
-            Placement::Engine(_) => None,
+            Placement::Engine(_) => Ok(None),
             Placement::Caller => {
                 let arbiter = Arbiter::current();
-                Some(Arc::new(Home {
-                    provider: start_provider(&self.shared.config.chat, &arbiter),
+                Ok(Some(Arc::new(Home {
+                    provider: start_provider(&self.shared.config.chat, &arbiter)?,
                     arbiter,
-                }))
+                })))
             }
         }
     }
@@ -172,20 +170,21 @@ impl Engine {
     }
 }
 
-fn start_provider(chat: &ChatProvider, arbiter: &ArbiterHandle) -> Option<Recipient<Generate>> {
-    match chat {
+fn start_provider(
+    chat: &ChatProvider,
+    arbiter: &ArbiterHandle,
+) -> Result<Option<Recipient<Generate>>, OpenRouterConfigError> {
+    Ok(match chat {
         ChatProvider::OpenRouter(config) => {
-            let config = config.clone();
-            let actor = OpenRouter::start_in_arbiter(arbiter, move |_| OpenRouter::new(config));
-            Some(actor.recipient())
+            let actor = OpenRouter::new(config)?;
+            Some(OpenRouter::start_in_arbiter(arbiter, move |_| actor).recipient())
         }
         ChatProvider::Embedded(pace) => {
-            let pace = *pace;
-            let actor = Embedded::start_in_arbiter(arbiter, move |_| Embedded::new(pace));
-            Some(actor.recipient())
+            let actor = Embedded::new(*pace);
+            Some(Embedded::start_in_arbiter(arbiter, move |_| actor).recipient())
         }
         ChatProvider::NotConfigured => None,
-    }
+    })
 }
 
 /// Reads the upstream's model list in the background, again and again, for the context lengths.

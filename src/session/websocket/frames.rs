@@ -1,6 +1,6 @@
 //! Puts fragmented messages together, within a limit.
 
-use actix_web_actors::ws::Item;
+use actix_http::ws::Item;
 
 /// The message under way, if it came in pieces.
 #[derive(Debug)]

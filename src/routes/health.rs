@@ -1,0 +1,42 @@
+//! `GET /health` and `GET /ready`.
+
+use actix_web::{HttpResponse, http::StatusCode, web};
+
+use crate::{server::Server, wire::json::Object};
+
+/// The process is up.
+pub(super) async fn health(server: web::Data<Server>) -> HttpResponse {
+    let body = Object::with_capacity(96)
+        .escaped("status", "healthy")
+        .string("version", env!("CARGO_PKG_VERSION"))
+        .escaped("mode", server.mode.as_str())
+        .end();
+    super::json(body)
+}
+
+/// Whether new turns are taken, and the state of each part.
+pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
+    let engine = server.engine.observe();
+    let log = server.log.state();
+    let ready = !engine.draining && log.is_writable();
+    let engine_part = Object::with_capacity(128)
+        .escaped("state", if engine.draining { "draining" } else { "ok" })
+        .number("conversations", engine.conversations)
+        .number("resident_bytes", engine.resident_bytes)
+        .end();
+    let log_part = Object::with_capacity(96)
+        .escaped("state", log.as_str())
+        .number("wal_bytes", server.log.wal_bytes())
+        .end();
+    let body = Object::with_capacity(512)
+        .escaped("status", if ready { "ready" } else { "not_ready" })
+        .raw("engine", &engine_part)
+        .raw("log", &log_part)
+        .raw("sockets", &server.sockets.len().to_string())
+        .end();
+    let mut response = super::json(body);
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}

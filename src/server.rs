@@ -1,0 +1,88 @@
+//! What the handlers and sessions of one worker share.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::HttpRequest;
+use idol_actors::{
+    engine::Engine, handle::ConversationHandle, log::sqlite::SqliteLog, shared::Home,
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    config::{Mode, Timestamps},
+    error::ApiError,
+    sockets::Sockets,
+    wire::chat::{Defaults, Named},
+};
+
+/// What the handlers and sessions of one worker share.
+#[derive(Debug)]
+pub struct Server {
+    /// The engine.
+    pub engine: Engine,
+    /// This worker's thread, if conversations may live on it.
+    pub home: Option<Arc<Home>>,
+    /// What an operator chose for every chat request.
+    pub defaults: Arc<Defaults>,
+    /// The open sockets of all workers.
+    pub sockets: Arc<Sockets>,
+    /// The log, for the readiness page.
+    pub log: Arc<SqliteLog>,
+    /// The metrics of all parts.
+    pub registry: Arc<Registry>,
+    /// Whether this is the demo.
+    pub mode: Mode,
+    /// How instants are written.
+    pub timestamps: Timestamps,
+    /// Between pings on a socket.
+    pub ws_ping: Duration,
+    /// Sizes.
+    pub limits: Limits,
+    /// Whether the admin pages answer everybody.
+    pub open_admin: OpenAdmin,
+}
+
+/// Sizes of what comes in.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest request body in bytes.
+    pub body_bytes: usize,
+    /// Largest WebSocket message in bytes.
+    pub frame_bytes: usize,
+}
+
+/// Who may see the admin pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenAdmin {
+    /// Clients on this machine that no proxy speaks for.
+    LoopbackOnly,
+    /// Everybody.
+    Everybody,
+}
+
+/// Headers by which a proxy says that it speaks for somebody else.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+impl Server {
+    /// The handle of a conversation.
+    #[must_use]
+    pub fn conversation(&self, named: &Named) -> ConversationHandle {
+        self.engine.conversation(named.id.clone(), self.home.clone())
+    }
+
+    /// Refuses a request for an admin page from elsewhere.
+    pub fn admit_admin(&self, request: &HttpRequest) -> Result<(), ApiError> {
+        let loopback = request
+            .peer_addr()
+            .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let forwarded = FORWARDED
+            .iter()
+            .any(|header| request.headers().contains_key(*header));
+        if self.open_admin == OpenAdmin::Everybody || (loopback && !forwarded) {
+            return Ok(());
+        }
+        Err(ApiError::Unauthorized {
+            sentence: "This page answers only on this machine; OPEN_ADMIN=true opens it",
+        })
+    }
+}
