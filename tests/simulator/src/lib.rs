@@ -101,6 +101,12 @@
 //! In an answer that is not streamed, errors included, a fault in the body takes place after half
 //! of it: `garbage` leaves the half as all there is, `error` puts `choice_error` in its place, and
 //! the long ones put so many spaces before it.
+//!
+//! # From another process
+//!
+//! The binary `idol-simulator` prints `listening on URL` and serves until SIGTERM or Ctrl-C. It is
+//! steered by model names, and by `GET /_sim/counters`, `GET /_sim/requests`, and
+//! `POST /_sim/default` and `POST /_sim/script` with an option list as the body.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod admin;

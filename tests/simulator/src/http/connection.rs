@@ -1,8 +1,10 @@
 //! One client connection: whole requests in, exact bytes out.
 
 use std::future::Future;
+use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -146,9 +148,8 @@ impl Connection {
     /// Ends the connection the way the last answer asked for.
     pub(crate) async fn end(mut self, next: Next) {
         match next {
-            // A linger of zero turns the close that follows into a RST. When the socket is
-            // already broken there is nothing left to reset.
-            Next::Reset => drop(self.stream.set_zero_linger()),
+            // When the socket is already broken there is nothing left to reset or to close.
+            Next::Reset => drop(reset(self.stream).await),
             Next::KeepAlive | Next::Close => drop(self.stream.shutdown().await),
         }
     }
@@ -165,4 +166,19 @@ impl Connection {
             self.inbound.clear();
         }
     }
+}
+
+/// Resets a connection once all that was written to it has left.
+///
+/// A reset drops what the kernel still holds back, which would take tokens from the client that
+/// the script promised.
+async fn reset(stream: TcpStream) -> io::Result<()> {
+    let stream = stream.into_std()?;
+    // From here on the socket counts as writable only when nothing waits to be sent. Registered
+    // anew it is asked once more, for the runtime still remembers an earlier answer.
+    SockRef::from(&stream).set_tcp_notsent_lowat(1)?;
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable().await?;
+    // A linger of zero turns the close that follows into a RST.
+    stream.set_zero_linger()
 }

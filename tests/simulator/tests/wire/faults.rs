@@ -283,3 +283,48 @@ async fn a_completion_breaks_in_the_middle() {
     assert!(reply.raw.len() > 5000);
     assert_eq!(client::complete(&simulator, "m").await.end, End::Fin);
 }
+
+#[tokio::test]
+async fn an_http_client_sees_the_pieces_and_the_break() {
+    let simulator = Simulator::start().unwrap();
+    let url = format!("{}/chat/completions", simulator.base_url());
+    let ask = async |model: &'static str| {
+        let sent = reqwest::Client::new()
+            .post(&url)
+            .json(&body(model, true))
+            .send()
+            .await;
+        let mut answer = sent.unwrap();
+        let mut pieces = Vec::new();
+        loop {
+            match answer.chunk().await {
+                Ok(Some(piece)) => pieces.push(piece.to_vec()),
+                Ok(None) => return (pieces, true),
+                Err(_) => return (pieces, false),
+            }
+        }
+    };
+    for (model, whole) in [
+        ("sim/tokens=9,split=utf8,fault=end,after=8", true),
+        ("sim/tokens=9,split=random:3,fault=cut,after=8", false),
+        ("sim/tokens=9,split=every:7,fault=reset,after=8", false),
+    ] {
+        let (seen, ended) = ask(model).await;
+        // Only the generation id differs from one reply to the next, and not in its length.
+        let sent: Vec<usize> = stream(&simulator, model)
+            .await
+            .chunks()
+            .pieces
+            .iter()
+            .map(Vec::len)
+            .collect();
+        assert_eq!(
+            seen.iter().map(Vec::len).collect::<Vec<_>>(),
+            sent,
+            "{model}"
+        );
+        assert_eq!(ended, whole, "{model}");
+        let told = String::from_utf8(seen.concat()).unwrap();
+        assert_eq!(text(&payloads(&told)), reply_text(0, 8));
+    }
+}
