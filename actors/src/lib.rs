@@ -10,5 +10,6 @@ pub mod error;
 pub mod id;
 pub mod json_text;
 pub mod log;
+pub mod mirror;
 pub mod provider;
 pub mod time;
