@@ -1,0 +1,209 @@
+//! One round of writing: a few documents, three syncs' worth of directory work in common.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::task::spawn_blocking;
+
+use super::{
+    MIRROR,
+    files::{self, Document, Published, Staged},
+};
+use crate::{
+    id::ConversationId,
+    log::{
+        Log as _, LogError,
+        sqlite::{FileStamp, Progress, SqliteLog},
+    },
+    mirror::{Render, RenderError},
+};
+
+/// Text of one round: bounds what is held between render and sync. A larger document goes alone.
+const BATCH_BYTES: usize = 64 << 20;
+
+/// What a round needs.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) log: Arc<SqliteLog>,
+    pub(super) render: Arc<dyn Render>,
+    pub(super) dir: PathBuf,
+}
+
+/// How a document of a round fared.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// In its place, durable, recorded.
+    Written {
+        seq: u64,
+        size: u64,
+        set_aside: Option<PathBuf>,
+    },
+    /// The log has no such conversation.
+    Gone,
+    /// The round was full.
+    Postponed,
+    /// The document cannot be made from its entries. The others can.
+    Damaged(String),
+    /// The disk or the log is in trouble.
+    Failed(Arc<str>),
+}
+
+/// Why a document is not ready to be written.
+enum NotReady {
+    Gone,
+    Damaged(String),
+    Failed(Arc<str>),
+}
+
+impl From<LogError> for NotReady {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable(reason) => Self::Failed(reason),
+            LogError::Corrupt { .. } => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<RenderError> for NotReady {
+    fn from(error: RenderError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl Tools {
+    /// Writes the documents, in the order that survives a crash at any point: temporaries synced,
+    /// the intent recorded, all renamed, the directory synced, the progress recorded.
+    pub(super) async fn write(self, ids: Vec<ConversationId>) -> Vec<(ConversationId, Outcome)> {
+        let mut outcomes = Vec::with_capacity(ids.len());
+        let mut staged = Vec::with_capacity(ids.len());
+        let mut bytes = 0;
+        for id in ids {
+            if bytes >= BATCH_BYTES {
+                outcomes.push((id, Outcome::Postponed));
+                continue;
+            }
+            match self.document(&id).await {
+                Ok(document) => {
+                    bytes += document.json.iter().map(|piece| piece.len()).sum::<usize>();
+                    match self.stage(document).await {
+                        Ok(document) => staged.push(document),
+                        Err(reason) => outcomes.push((id, Outcome::Failed(reason))),
+                    }
+                }
+                Err(NotReady::Gone) => outcomes.push((id, Outcome::Gone)),
+                Err(NotReady::Damaged(reason)) => outcomes.push((id, Outcome::Damaged(reason))),
+                Err(NotReady::Failed(reason)) => outcomes.push((id, Outcome::Failed(reason))),
+            }
+        }
+        self.put_in_place(staged, &mut outcomes).await;
+        outcomes
+    }
+
+    async fn document(&self, id: &ConversationId) -> Result<Document, NotReady> {
+        let row = self.log.mirror_row(MIRROR, id.clone()).await?;
+        let loaded = self.log.load(id.clone()).await?;
+        let (Some(row), Some(loaded)) = (row, loaded) else {
+            return Err(NotReady::Gone);
+        };
+        let render = Arc::clone(&self.render);
+        let rendering = id.clone();
+        let rendered = spawn_blocking(move || render.render(&rendering, loaded))
+            .await
+            .map_err(|panic| NotReady::Damaged(panic.to_string()))??;
+        Ok(Document {
+            id: id.clone(),
+            incarnation: rendered.incarnation,
+            seq: rendered.seq,
+            json: rendered.json,
+            ours: [row.written, row.intended],
+        })
+    }
+
+    async fn stage(&self, document: Document) -> Result<Staged, Arc<str>> {
+        let dir = self.dir.clone();
+        let staged = spawn_blocking(move || files::stage(&dir, document)).await;
+        staged
+            .map_err(|panic| Arc::from(panic.to_string()))?
+            .map_err(|(_, error)| Arc::from(error.to_string()))
+    }
+
+    async fn put_in_place(
+        &self,
+        staged: Vec<Staged>,
+        outcomes: &mut Vec<(ConversationId, Outcome)>,
+    ) {
+        if staged.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = staged
+            .iter()
+            .map(|staged| staged.document.id.clone())
+            .collect();
+        let fail_all = |reason: Arc<str>, outcomes: &mut Vec<_>| {
+            outcomes.extend(
+                ids.iter()
+                    .map(|id| (id.clone(), Outcome::Failed(Arc::clone(&reason)))),
+            );
+        };
+        let intents = staged.iter().map(|staged| {
+            let Staged { document, stamp } = staged;
+            progress(&document.id, document.incarnation, None, *stamp)
+        });
+        if let Err(error) = self.log.record_progress(MIRROR, intents.collect()).await {
+            return fail_all(Arc::from(error.to_string()), outcomes);
+        }
+        let dir = self.dir.clone();
+        let published = spawn_blocking(move || {
+            let published: Vec<_> = staged
+                .into_iter()
+                .map(|staged| files::publish(&dir, staged))
+                .collect();
+            files::sync_directory(&dir)?;
+            Ok::<_, io::Error>(published)
+        })
+        .await
+        .map_err(|panic| Arc::from(panic.to_string()))
+        .and_then(|published| published.map_err(|error| Arc::from(error.to_string())));
+        let published = match published {
+            Ok(published) => published,
+            Err(reason) => return fail_all(reason, outcomes),
+        };
+        let mut in_place: Vec<Published> = Vec::with_capacity(published.len());
+        for one in published {
+            match one {
+                Ok(one) => in_place.push(one),
+                Err((id, error)) => {
+                    outcomes.push((id, Outcome::Failed(Arc::from(error.to_string()))));
+                }
+            }
+        }
+        let reached = in_place
+            .iter()
+            .map(|one| progress(&one.id, one.incarnation, Some(one.seq), one.stamp));
+        let recorded = self.log.record_progress(MIRROR, reached.collect()).await;
+        outcomes.extend(in_place.into_iter().map(|one| {
+            let outcome = match &recorded {
+                Ok(()) => Outcome::Written {
+                    seq: one.seq,
+                    size: one.stamp.size,
+                    set_aside: one.set_aside,
+                },
+                Err(error) => Outcome::Failed(Arc::from(error.to_string())),
+            };
+            (one.id, outcome)
+        }));
+    }
+}
+
+fn progress(
+    id: &ConversationId,
+    incarnation: u64,
+    reached: Option<u64>,
+    stamp: FileStamp,
+) -> Progress {
+    Progress {
+        id: id.clone(),
+        incarnation,
+        reached,
+        stamp,
+    }
+}

@@ -1,0 +1,162 @@
+//! What the mirror does to the directory. Everything here blocks.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, BufWriter, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
+
+use crate::{id::ConversationId, log::sqlite::FileStamp, time::Timestamp};
+
+/// Ending of a file that is not in place yet.
+const TEMPORARY: &str = ".json.tmp";
+
+/// A document on its way into the directory.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) id: ConversationId,
+    pub(super) incarnation: u64,
+    pub(super) seq: u64,
+    pub(super) json: Vec<Arc<str>>,
+    /// The stamps by which a file in its place is known as ours.
+    pub(super) ours: [Option<FileStamp>; 2],
+}
+
+/// A document on disk, under its temporary name.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) document: Document,
+    pub(super) stamp: FileStamp,
+}
+
+/// A document in its place.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) id: ConversationId,
+    pub(super) incarnation: u64,
+    pub(super) seq: u64,
+    pub(super) stamp: FileStamp,
+    /// Where an edited file went that stood there.
+    pub(super) set_aside: Option<PathBuf>,
+}
+
+/// Writes and syncs a document beside its place.
+pub(super) fn stage(dir: &Path, document: Document) -> Result<Staged, (ConversationId, io::Error)> {
+    let path = temporary(dir, &document.id);
+    match write(&path, &document.json) {
+        Ok(metadata) => Ok(Staged {
+            stamp: stamp(&metadata),
+            document: Document {
+                // The text is on disk now: it need not wait in memory for the rest of the batch.
+                json: vec![],
+                ..document
+            },
+        }),
+        Err(error) => {
+            // On a full disk the torso itself is in the way.
+            drop(fs::remove_file(path));
+            Err((document.id, error))
+        }
+    }
+}
+
+fn write(path: &Path, json: &[Arc<str>]) -> io::Result<Metadata> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut writer = BufWriter::with_capacity(64 << 10, options.open(path)?);
+    for piece in json {
+        writer.write_all(piece.as_bytes())?;
+    }
+    let file = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    file.metadata()
+}
+
+/// Puts a staged document in its place. Durable only after [`sync_directory`].
+pub(super) fn publish(
+    dir: &Path,
+    staged: Staged,
+) -> Result<Published, (ConversationId, io::Error)> {
+    let Staged { document, stamp } = staged;
+    let replace = || {
+        let path = dir.join(format!("{}.json", document.id));
+        let set_aside = match fs::symlink_metadata(&path) {
+            Ok(found) if document.ours.contains(&Some(self::stamp(&found))) => None,
+            Ok(_) => Some(set_aside(dir, &document.id, &path)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        fs::rename(temporary(dir, &document.id), path)?;
+        Ok(set_aside)
+    };
+    match replace() {
+        Ok(set_aside) => Ok(Published {
+            id: document.id,
+            incarnation: document.incarnation,
+            seq: document.seq,
+            stamp,
+            set_aside,
+        }),
+        Err(error) => Err((document.id, error)),
+    }
+}
+
+fn set_aside(dir: &Path, id: &ConversationId, path: &Path) -> io::Result<PathBuf> {
+    let time = Timestamp::now().to_string().replace(':', "");
+    let kept = free_name(&dir.join(format!("{id}.edited-{time}.json")), |number| {
+        dir.join(format!("{id}.edited-{time}-{number}.json"))
+    });
+    fs::rename(path, &kept)?;
+    Ok(kept)
+}
+
+/// Removes what a crash left half-written. Nobody else writes here: the directory is locked.
+pub(super) fn remove_temporaries(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(TEMPORARY) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn temporary(dir: &Path, id: &ConversationId) -> PathBuf {
+    dir.join(format!("{id}{TEMPORARY}"))
+}
+
+/// Makes renames durable.
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The first name that is not taken. Only this process makes names here.
+pub(super) fn free_name(first: &Path, numbered: impl Fn(u32) -> PathBuf) -> PathBuf {
+    let taken = |path: &Path| fs::symlink_metadata(path).is_ok();
+    if !taken(first) {
+        return first.to_owned();
+    }
+    (1..=u32::MAX)
+        .map(numbered)
+        .find(|path| !taken(path))
+        .unwrap_or_else(|| first.to_owned())
+}
+
+/// What tells a file from an edited one.
+pub(super) fn stamp(metadata: &Metadata) -> FileStamp {
+    let since_epoch = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .unwrap_or_default();
+    FileStamp {
+        size: metadata.len(),
+        mtime_ns: i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
+    }
+}
