@@ -293,7 +293,9 @@ impl ResponseError for ApiError {
             .maybe(self.conversation(), |it, spelled| {
                 it.string("conversation_id", spelled)
             })
-            .maybe(public.retry_after, |it, wait| it.number("retry_after", wait))
+            .maybe(public.retry_after, |it, wait| {
+                it.number("retry_after", wait)
+            })
             .end();
         let mut response = HttpResponse::build(public.status);
         response.content_type("application/json");
@@ -326,7 +328,10 @@ impl ResponseError for ApiError {
 
 /// Errors that the same request may not meet again.
 fn retry_may_help(code: &str) -> bool {
-    matches!(code, "upstream_timeout" | "upstream_failed" | "internal_error")
+    matches!(
+        code,
+        "upstream_timeout" | "upstream_failed" | "internal_error"
+    )
 }
 
 #[cfg(test)]

@@ -24,16 +24,32 @@ mod websocket;
 /// All routes.
 pub fn configure(service: &mut web::ServiceConfig) {
     service
-        .service(resource("/health", "GET, HEAD", web::get().to(health::health)))
-        .service(resource("/ready", "GET, HEAD", web::get().to(health::ready)))
-        .service(resource("/metrics", "GET, HEAD", web::get().to(metrics::metrics)))
+        .service(resource(
+            "/health",
+            "GET, HEAD",
+            web::get().to(health::health),
+        ))
+        .service(resource(
+            "/ready",
+            "GET, HEAD",
+            web::get().to(health::ready),
+        ))
+        .service(resource(
+            "/metrics",
+            "GET, HEAD",
+            web::get().to(metrics::metrics),
+        ))
         .service(resource(
             "/conversation/{id}",
             "GET, HEAD",
             web::get().to(conversations::read),
         ))
         .service(resource("/chat", "POST", web::post().to(chat::complete)))
-        .service(resource("/chat/stream", "POST", web::post().to(chat::stream)))
+        .service(resource(
+            "/chat/stream",
+            "POST",
+            web::post().to(chat::stream),
+        ))
         .service(resource("/ws/chat", "GET", web::get().to(websocket::chat)))
         .default_service(web::to(unknown));
 }
@@ -54,7 +70,11 @@ fn resource(
 > {
     let mut resource = web::resource([path.to_owned(), format!("{path}/")]).route(route);
     if allow.contains("OPTIONS") {
-        resource = resource.route(web::route().guard(guard::Options()).to(HttpResponse::NoContent));
+        resource = resource.route(
+            web::route()
+                .guard(guard::Options())
+                .to(HttpResponse::NoContent),
+        );
     }
     resource
         .default_service(web::to(move || async move {

@@ -67,7 +67,8 @@ impl Server {
     /// The handle of a conversation.
     #[must_use]
     pub fn conversation(&self, named: &Named) -> ConversationHandle {
-        self.engine.conversation(named.id.clone(), self.home.clone())
+        self.engine
+            .conversation(named.id.clone(), self.home.clone())
     }
 
     /// Refuses a request for an admin page from elsewhere.

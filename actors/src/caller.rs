@@ -46,7 +46,9 @@ mod tests {
 
     #[test]
     fn a_user_uses_only_what_is_theirs_or_nobodys() {
-        let alice = Caller::User { sub: "alice".into() };
+        let alice = Caller::User {
+            sub: "alice".into(),
+        };
         assert!(alice.may_use(Some("alice")));
         assert!(alice.may_use(None));
         assert!(!alice.may_use(Some("bob")));

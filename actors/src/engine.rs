@@ -21,15 +21,13 @@ use crate::{
     loading::Loader,
     log::Log,
     metrics::Metrics,
-    mirror::Changed,
+    mirror::json_files::Changed,
     provider::{
         Generate,
         embedded::Embedded,
         openrouter::{OpenRouter, OpenRouterConfigError, models},
     },
-    shared::{
-        ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine,
-    },
+    shared::{ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine},
     supervisor::Supervisor,
 };
 
@@ -116,11 +114,7 @@ impl Engine {
 
     /// A conversation by its id; `home` is the asker's thread, from [`Engine::home_here`].
     #[must_use]
-    pub fn conversation(
-        &self,
-        id: ConversationId,
-        home: Option<Arc<Home>>,
-    ) -> ConversationHandle {
+    pub fn conversation(&self, id: ConversationId, home: Option<Arc<Home>>) -> ConversationHandle {
         ConversationHandle::new(id, self.clone(), home)
     }
 
@@ -146,7 +140,10 @@ impl Engine {
             .map(|listed| listed.addr.send(AskDrain { grace }))
             .collect();
         let all = async { while open.next().await.is_some() {} };
-        if tokio::time::timeout(grace * 2 + Duration::from_secs(1), all).await.is_err() {
+        if tokio::time::timeout(grace * 2 + Duration::from_secs(1), all)
+            .await
+            .is_err()
+        {
             tracing::warn!("some turns could not be ended in time; the next start ends them");
         }
     }

@@ -8,17 +8,30 @@ use crate::{
     conversation::document::Document,
     error::EngineError,
     id::ConversationId,
+    importing,
     limits::LOAD_DEADLINE,
-    log::{Append, Log, LogError, entry::Entry},
-    mirror::json_files::{self, ReadError},
+    log::{Append, Log, LogError, entry::Entry, sqlite::SqliteLog},
+    mirror::{
+        imported::ImportedDocument,
+        json_files::{self, ReadError},
+    },
 };
+
+/// JSON documents to import from on first use.
+#[derive(Debug, Clone)]
+pub struct JsonSource {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// Where it is noted that a file was taken over.
+    pub log: Arc<SqliteLog>,
+}
 
 /// Where conversations are found.
 #[derive(Debug, Clone)]
 pub(crate) struct Loader {
     pub(crate) log: Arc<dyn Log>,
     /// Directory of the JSON files; none: only the log is asked.
-    pub(crate) json_files: Option<PathBuf>,
+    pub(crate) json_files: Option<JsonSource>,
 }
 
 impl Loader {
@@ -38,25 +51,27 @@ impl Loader {
             return fold(loaded.entries).await;
         }
         match self.read_json_file(id).await? {
-            Some(entry) => self.import(id, entry).await,
+            Some(imported) => self.import(id, &imported).await,
             None => Ok(None),
         }
     }
 
-    async fn read_json_file(&self, id: &ConversationId) -> Result<Option<Entry>, EngineError> {
-        let Some(directory) = self.json_files.clone() else {
+    async fn read_json_file(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<ImportedDocument>, EngineError> {
+        let Some(files) = &self.json_files else {
             return Ok(None);
         };
-        let wanted = id.clone();
+        let (directory, wanted) = (files.directory.clone(), id.clone());
         let read = tokio::task::spawn_blocking(move || json_files::read(&directory, &wanted));
         match read.await {
-            Ok(Ok(None)) => Ok(None),
-            Ok(Ok(Some(document))) => Ok(Some(document.into_entry(id))),
-            Ok(Err(ReadError::Unreadable { reason, .. })) => {
-                tracing::error!(conversation = %id, %reason, "a stored document cannot be read");
-                Err(EngineError::Unreadable { reason })
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error @ ReadError::Unreadable { .. })) => {
+                tracing::error!(conversation = %id, %error, "a stored document cannot be read");
+                Err(unusable(&error))
             }
-            Ok(Err(error)) => {
+            Ok(Err(error @ ReadError::Io { .. })) => {
                 tracing::error!(conversation = %id, %error, "a JSON file cannot be read");
                 Err(EngineError::StorageUnavailable)
             }
@@ -70,8 +85,9 @@ impl Loader {
     async fn import(
         &self,
         id: &ConversationId,
-        entry: Entry,
+        imported: &ImportedDocument,
     ) -> Result<Option<Document>, EngineError> {
+        let entry = importing::entry_of(id, imported).map_err(|error| unusable(&error))?;
         let append = Append {
             id: id.clone(),
             expected_seq: 0,
@@ -82,7 +98,27 @@ impl Loader {
             EngineError::StorageUnavailable
         })?;
         tracing::info!(conversation = %id, messages = entry.messages.len(), "imported a JSON file");
-        fold(vec![entry]).await
+        let document = fold(vec![entry]).await?;
+        if let (Some(files), Some(stamp), Some(document)) =
+            (&self.json_files, imported.file, &document)
+        {
+            let adopted = json_files::adopted(id.clone(), document.incarnation(), stamp);
+            // Without it the file is taken for an edited one and kept aside: noisy, not wrong.
+            if let Err(error) = files
+                .log
+                .record_progress(json_files::MIRROR, vec![adopted])
+                .await
+            {
+                tracing::warn!(conversation = %id, %error, "an imported file is not noted");
+            }
+        }
+        Ok(document)
+    }
+}
+
+fn unusable(error: &dyn std::error::Error) -> EngineError {
+    EngineError::Unreadable {
+        reason: error.to_string(),
     }
 }
 

@@ -99,7 +99,11 @@ impl Metrics {
             it.first_token,
         );
         registry.register("reply_deltas", "Pieces of replies received", it.deltas);
-        registry.register("completion_tokens", "Tokens of replies", it.completion_tokens);
+        registry.register(
+            "completion_tokens",
+            "Tokens of replies",
+            it.completion_tokens,
+        );
         registry.register("prompt_tokens", "Tokens of prompts", it.prompt_tokens);
         registry.register("provider_errors", "Upstream failures", it.provider_errors);
         registry.register_with_unit(
@@ -108,16 +112,32 @@ impl Metrics {
             Unit::Seconds,
             it.append_latency,
         );
-        registry.register("log_append_batch", "Appends in one transaction", it.append_batch);
-        registry.register("conversation_actors", "Conversation actors", it.conversations);
+        registry.register(
+            "log_append_batch",
+            "Appends in one transaction",
+            it.append_batch,
+        );
+        registry.register(
+            "conversation_actors",
+            "Conversation actors",
+            it.conversations,
+        );
         registry.register_with_unit(
             "resident_history",
             "History held in memory",
             Unit::Bytes,
             it.resident_bytes,
         );
-        registry.register("conversation_restarts", "Conversation actors that died", it.restarts);
-        registry.register("sessions_stalled", "Sessions detached for not reading", it.stalled);
+        registry.register(
+            "conversation_restarts",
+            "Conversation actors that died",
+            it.restarts,
+        );
+        registry.register(
+            "sessions_stalled",
+            "Sessions detached for not reading",
+            it.stalled,
+        );
         registry.register(
             "credit_exhausted",
             "Times that a session had something to read but no credit",

@@ -3,7 +3,6 @@
 //! A provider is an actor that answers [`Generate`]. It reports to the `Recipient` handed to it and
 //! knows nothing of conversations.
 
-
 use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    path::PathBuf,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,9 +18,9 @@ use crate::{
     conversation::Conversation,
     error::EngineError,
     id::ConversationId,
-    loading::Loader,
+    loading::{JsonSource, Loader},
     metrics::Metrics,
-    mirror::Changed,
+    mirror::json_files::Changed,
     provider::{
         Generate, Upstream, UpstreamError, UpstreamErrorKind, embedded::Pace,
         openrouter::OpenRouterConfig,
@@ -46,8 +45,8 @@ pub struct EngineConfig {
     pub stall_deadline: Duration,
     /// Longest turn; more than the provider's own deadlines, which end it first.
     pub turn_deadline: Duration,
-    /// Directory of JSON documents to import from on first use.
-    pub json_files: Option<PathBuf>,
+    /// JSON documents to import from on first use.
+    pub json_files: Option<JsonSource>,
     /// For fault injection.
     pub failpoints: Option<Failpoints>,
 }

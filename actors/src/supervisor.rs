@@ -80,9 +80,12 @@ impl Supervisor {
         match self.shared.config.placement {
             Placement::Caller => asker.or_else(|| self.homes.first().cloned()),
             Placement::Engine(_) => {
-                let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-                });
+                let hash = id
+                    .as_str()
+                    .bytes()
+                    .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+                    });
                 // FNV's low bits are weak for short strings: mix the high half in.
                 let slot = usize::try_from((hash ^ (hash >> 32)) % self.homes.len().max(1) as u64);
                 self.homes.get(slot.unwrap_or(0)).cloned()
@@ -152,7 +155,9 @@ impl Handler<Find> for Supervisor {
         if !self.within_budget(&msg.id) {
             return Err(EngineError::Restarted);
         }
-        let home = self.home(&msg.id, msg.home).ok_or(EngineError::Overloaded)?;
+        let home = self
+            .home(&msg.id, msg.home)
+            .ok_or(EngineError::Overloaded)?;
         self.generation += 1;
         let generation = self.generation;
         let vitals = Arc::new(Vitals::new(self.epoch));

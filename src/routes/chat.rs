@@ -40,7 +40,11 @@ pub(super) async fn stream(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let ids = match request.query_string().split('&').any(|pair| pair == "ids=1") {
+    let ids = match request
+        .query_string()
+        .split('&')
+        .any(|pair| pair == "ids=1")
+    {
         true => Ids::On,
         false => Ids::Off,
     };

@@ -17,16 +17,17 @@ pub(super) async fn health(server: web::Data<Server>) -> HttpResponse {
 /// Whether new turns are taken, and the state of each part.
 pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
     let engine = server.engine.observe();
-    let log = server.log.state();
-    let ready = !engine.draining && log.is_writable();
+    let log = server.log.stats();
+    let ready = !engine.draining && log.alive;
     let engine_part = Object::with_capacity(128)
         .escaped("state", if engine.draining { "draining" } else { "ok" })
         .number("conversations", engine.conversations)
         .number("resident_bytes", engine.resident_bytes)
         .end();
     let log_part = Object::with_capacity(96)
-        .escaped("state", log.as_str())
-        .number("wal_bytes", server.log.wal_bytes())
+        .escaped("state", if log.alive { "ok" } else { "dead" })
+        .number("wal_bytes", log.wal_bytes)
+        .number("queued", log.queued_jobs)
         .end();
     let body = Object::with_capacity(512)
         .escaped("status", if ready { "ready" } else { "not_ready" })

@@ -94,7 +94,8 @@ pub async fn stream(
         .await?;
     let mut attachment = started.attachment.take().ok_or(EngineError::Restarted)?;
     let guard = Guard(Box::pin(attachment.lifeline()));
-    book.borrow_mut().open(ATTACHMENT, attachment, Given::Window);
+    book.borrow_mut()
+        .open(ATTACHMENT, attachment, Given::Window);
     if session.try_send(guard).is_err() {
         return Err(EngineError::Overloaded);
     }
@@ -183,15 +184,19 @@ impl SseSession {
         let listener = listener(&ctx.address(), limits::CREDIT_WINDOW);
         let conversation = self.conversation.clone();
         let attach = async move { conversation.attach(command, listener).await };
-        ctx.spawn(attach.into_actor(self).map(|attached, act, ctx| {
-            match attached {
-                Ok(mut attachment) => {
-                    Self::watch(attachment.lifeline(), ctx, act);
-                    act.book.borrow_mut().open(ATTACHMENT, attachment, Given::Window);
-                }
-                Err(_gone) => act.lost(ctx),
-            }
-        }));
+        ctx.spawn(
+            attach
+                .into_actor(self)
+                .map(|attached, act, ctx| match attached {
+                    Ok(mut attachment) => {
+                        Self::watch(attachment.lifeline(), ctx, act);
+                        act.book
+                            .borrow_mut()
+                            .open(ATTACHMENT, attachment, Given::Window);
+                    }
+                    Err(_gone) => act.lost(ctx),
+                }),
+        );
     }
 
     fn lost(&mut self, ctx: &mut HttpContext<Self>) {

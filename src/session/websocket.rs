@@ -318,7 +318,9 @@ impl WsSession {
     }
 
     fn watches(&self, named: &Named) -> bool {
-        self.watched.iter().any(|watched| watched.named.id == named.id)
+        self.watched
+            .iter()
+            .any(|watched| watched.named.id == named.id)
     }
 
     fn leave(&mut self, conversation: Option<Named>) {
@@ -496,7 +498,10 @@ impl WsSession {
                 }
             },
             EventBody::Ended(outcome) => {
-                self.say(socket::ended(&named.spelled, event, outcome, timestamps), ctx);
+                self.say(
+                    socket::ended(&named.spelled, event, outcome, timestamps),
+                    ctx,
+                );
             }
             EventBody::Reasoning { .. } if reasoning == Reasoning::Hidden => return Wrote::Nothing,
             EventBody::Started { .. }
@@ -585,21 +590,24 @@ impl WsSession {
         let listener = self.listener(attachment, limits::CREDIT_WINDOW, ctx);
         let conversation = self.handle_of(&named);
         let attach = async move { conversation.attach(command, listener).await };
-        ctx.spawn(attach.into_actor(self).map(move |attached, act, ctx| {
-            match attached {
-                Ok(mut again) => {
-                    act.guard(attachment, again.lifeline(), ctx);
-                    act.book.borrow_mut().open(attachment, again, Given::Window);
-                }
-                Err(error) => {
-                    act.say(socket::turn_error(&named.spelled, turn, &error), ctx);
-                    act.watched.retain(|watched| watched.attachment != attachment);
-                    if let Some(turn) = turn {
-                        act.turn_over(turn);
+        ctx.spawn(
+            attach
+                .into_actor(self)
+                .map(move |attached, act, ctx| match attached {
+                    Ok(mut again) => {
+                        act.guard(attachment, again.lifeline(), ctx);
+                        act.book.borrow_mut().open(attachment, again, Given::Window);
                     }
-                }
-            }
-        }));
+                    Err(error) => {
+                        act.say(socket::turn_error(&named.spelled, turn, &error), ctx);
+                        act.watched
+                            .retain(|watched| watched.attachment != attachment);
+                        if let Some(turn) = turn {
+                            act.turn_over(turn);
+                        }
+                    }
+                }),
+        );
     }
 }
 
@@ -717,4 +725,3 @@ impl Handler<GoAway> for WsSession {
         self.close(CloseCode::Away, "the server is shutting down", ctx);
     }
 }
-

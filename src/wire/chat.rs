@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use idol_actors::{
+    caller::Caller,
     conversation::{
         command::StartTurn,
         message::{Content, Draft, Role},
         prompt::Parameters,
     },
-    caller::Caller,
     id::{ConversationId, TurnId},
     json_text::JsonText,
     provider::RawJson,
@@ -151,12 +151,16 @@ impl ChatRequest {
             character_id: fields.bounded("character_id", OPAQUE_ID_BYTES_MAX),
             messages,
             system,
-            model: fields.filled("model").unwrap_or_else(|| defaults.model.clone()),
+            model: fields
+                .filled("model")
+                .unwrap_or_else(|| defaults.model.clone()),
             max_tokens: 0,
             members: String::new(),
         };
         let temperature = fields.number("temperature", 0.0, 2.0).unwrap_or(0.7);
-        let max_tokens = fields.integer("max_tokens", 1, MAX_TOKENS_MAX).unwrap_or(1_000);
+        let max_tokens = fields
+            .integer("max_tokens", 1, MAX_TOKENS_MAX)
+            .unwrap_or(1_000);
         let members = passed_on(&mut fields, temperature, max_tokens, defaults.dialect);
         let max_tokens = u32::try_from(max_tokens).unwrap_or(u32::MAX);
         Ok(fields.finish(Self {
@@ -221,7 +225,11 @@ pub fn conversation_of(fields: &mut Fields<'_>) -> Result<Option<Named>, ApiErro
     match Named::parse(&spelled) {
         Ok(named) => Ok(Some(named)),
         Err(error) => {
-            fields.wrong("conversation_id", "invalid_id", format!("conversation_id {error}"));
+            fields.wrong(
+                "conversation_id",
+                "invalid_id",
+                format!("conversation_id {error}"),
+            );
             Err(ApiError::InvalidId(std::mem::take(&mut fields.errors)))
         }
     }
@@ -306,7 +314,9 @@ fn message_of(raw: &RawValue, path: Vec<Step>) -> Result<Message, Vec<FieldError
         .map(|calls| RawJson(calls.to_owned()));
     let content = content_of(&mut fields, tool_calls.is_some());
     let name = fields.filled("name").map(|name| JsonText::escape(&name));
-    let tool_call_id = fields.filled("tool_call_id").map(|id| JsonText::escape(&id));
+    let tool_call_id = fields
+        .filled("tool_call_id")
+        .map(|id| JsonText::escape(&id));
     let (Some(role), Some(content)) = (role, content) else {
         return Err(fields.errors);
     };
@@ -418,8 +428,14 @@ mod tests {
                 "temperature":"0.3","max_tokens":"50","stream":true,"unknown":{}}"#,
         )
         .unwrap();
-        assert_eq!(turn.messages, [Draft::text(Role::User, JsonText::escape("hi"))]);
-        assert_eq!(turn.parameters.members, "\"temperature\":0.3,\"max_tokens\":50");
+        assert_eq!(
+            turn.messages,
+            [Draft::text(Role::User, JsonText::escape("hi"))]
+        );
+        assert_eq!(
+            turn.parameters.members,
+            "\"temperature\":0.3,\"max_tokens\":50"
+        );
         assert_eq!(turn.parameters.max_tokens, 50);
         assert_eq!(turn.parameters.model, "default/model");
         assert_eq!(turn.parameters.system.as_escaped(), "built in");
@@ -428,7 +444,9 @@ mod tests {
     #[test]
     fn the_first_system_message_wins_over_system_prompt() {
         let body = |first: &str| {
-            format!(r#"{{"messages":[{first}{{"role":"user","content":"x"}},{{"role":"developer","content":[{{"type":"text","text":"more"}}]}}],"system_prompt":"given"}}"#)
+            format!(
+                r#"{{"messages":[{first}{{"role":"user","content":"x"}},{{"role":"developer","content":[{{"type":"text","text":"more"}}]}}],"system_prompt":"given"}}"#
+            )
         };
         let with = parse(&body(r#"{"role":"system","content":"first"},"#)).unwrap();
         assert_eq!(with.parameters.system.as_escaped(), "first\\n\\nmore");
@@ -481,9 +499,14 @@ mod tests {
             };
             ChatRequest::parse(body, &defaults).unwrap().members
         };
-        assert!(members(Dialect::OpenRouter).ends_with(r#""top_p":0.9,"stop":["x"],"models":["a"]"#));
+        assert!(
+            members(Dialect::OpenRouter).ends_with(r#""top_p":0.9,"stop":["x"],"models":["a"]"#)
+        );
         assert!(members(Dialect::OpenAi).ends_with(r#""top_p":0.9,"stop":["x"]"#));
-        assert_eq!(Dialect::of("https://openrouter.ai/api/v1"), Dialect::OpenRouter);
+        assert_eq!(
+            Dialect::of("https://openrouter.ai/api/v1"),
+            Dialect::OpenRouter
+        );
         assert_eq!(Dialect::of("http://localhost:11434/v1"), Dialect::OpenAi);
     }
 }

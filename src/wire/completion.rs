@@ -56,7 +56,9 @@ pub fn completion(spelled: &str, started: &Started, outcome: &Outcome) -> String
         .escaped("object", "chat.completion")
         .number("created", head.created)
         .raw("choices", &format!("[{choice}]"))
-        .maybe(outcome.usage.as_ref(), |it, usage| it.raw("usage", usage.get()))
+        .maybe(outcome.usage.as_ref(), |it, usage| {
+            it.raw("usage", usage.get())
+        })
         .string("conversation_id", spelled)
         .shown("turn_id", started.turn)
         .maybe(outcome.reply.as_ref(), |it, _| {

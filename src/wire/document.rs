@@ -1,7 +1,5 @@
 //! The conversation document, assembled from stored messages by copying bytes.
 
-use std::fmt::Write as _;
-
 use idol_actors::{
     conversation::{document::Snapshot, message::StoredMessage},
     time::Timestamp,
@@ -27,12 +25,18 @@ pub fn instant(timestamp: Timestamp, form: Timestamps) -> String {
 /// The document of `GET /conversation/{id}`.
 #[must_use]
 pub fn document(spelled: &str, snapshot: &Snapshot, form: Timestamps) -> String {
-    let bytes: usize = snapshot.messages.iter().map(|message| message.bytes() + 1).sum();
+    let bytes: usize = snapshot
+        .messages
+        .iter()
+        .map(|message| message.bytes() + 1)
+        .sum();
     let object = Object::with_capacity(bytes + 512)
         .string("id", spelled)
         .shown("created_at", instant(snapshot.created_at, form))
         .shown("updated_at", instant(snapshot.updated_at, form))
-        .maybe(snapshot.user_id.as_deref(), |it, id| it.string("user_id", id))
+        .maybe(snapshot.user_id.as_deref(), |it, id| {
+            it.string("user_id", id)
+        })
         .maybe(snapshot.character_id.as_deref(), |it, id| {
             it.string("character_id", id)
         });
@@ -64,10 +68,7 @@ fn push_message(json: &mut String, message: &StoredMessage, form: Timestamps) {
 /// The strong entity tag of a document.
 #[must_use]
 pub fn etag(snapshot: &Snapshot) -> String {
-    let mut tag = String::with_capacity(40);
-    // Writing to a String cannot fail.
-    drop(write!(tag, "\"{:016x}-{}\"", snapshot.incarnation, snapshot.seq));
-    tag
+    format!("\"{:016x}-{}\"", snapshot.incarnation, snapshot.seq)
 }
 
 #[cfg(test)]
@@ -79,7 +80,13 @@ mod tests {
         let whole = Timestamp::from_micros(1_800_000_000_000_000);
         let fraction = Timestamp::from_micros(1_800_000_000_000_001);
         assert_eq!(instant(whole, Timestamps::Naive), "2027-01-15T08:00:00");
-        assert_eq!(instant(fraction, Timestamps::Naive), "2027-01-15T08:00:00.000001");
-        assert_eq!(instant(whole, Timestamps::Utc), "2027-01-15T08:00:00.000000Z");
+        assert_eq!(
+            instant(fraction, Timestamps::Naive),
+            "2027-01-15T08:00:00.000001"
+        );
+        assert_eq!(
+            instant(whole, Timestamps::Utc),
+            "2027-01-15T08:00:00.000000Z"
+        );
     }
 }

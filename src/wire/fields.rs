@@ -173,7 +173,10 @@ impl<'a> Fields<'a> {
             self.wrong(name, "int_from_float", msg);
             return None;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "whole and within the bounds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole and within the bounds"
+        )]
         let whole = value as i64;
         Some(whole)
     }
@@ -249,7 +252,10 @@ mod tests {
         assert_eq!(fields.integer("e", 1, 10), None);
         assert_eq!(fields.integer("f", 1, 10), None);
         let kinds: Vec<_> = fields.errors.iter().map(|error| error.kind).collect();
-        assert_eq!(kinds, ["float_parsing", "greater_than_equal", "int_from_float"]);
+        assert_eq!(
+            kinds,
+            ["float_parsing", "greater_than_equal", "int_from_float"]
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Writes JSON objects by hand where the hot path or the order of members asks for it.
 
+use std::fmt::{Display, Write as _};
+
 use idol_actors::json_text::JsonText;
 
 /// An object under construction. Members stand in the order in which they are added.
@@ -55,20 +57,19 @@ impl Object {
 
     /// Adds a member whose value writes itself and needs no escaping: an id, a number in quotes.
     #[must_use]
-    pub fn shown(mut self, name: &str, value: impl std::fmt::Display) -> Self {
-        use std::fmt::Write as _;
+    pub fn shown(mut self, name: &str, value: impl Display) -> Self {
         self.name(name);
-        // Writing to a String cannot fail.
-        drop(write!(self.0, "\"{value}\""));
+        self.0.push('"');
+        show(&mut self.0, value);
+        self.0.push('"');
         self
     }
 
     /// Adds a number.
     #[must_use]
-    pub fn number(mut self, name: &str, value: impl std::fmt::Display) -> Self {
-        use std::fmt::Write as _;
+    pub fn number(mut self, name: &str, value: impl Display) -> Self {
         self.name(name);
-        drop(write!(self.0, "{value}"));
+        show(&mut self.0, value);
         self
     }
 
@@ -86,5 +87,12 @@ impl Object {
     pub fn end(mut self) -> String {
         self.0.push('}');
         self.0
+    }
+}
+
+fn show(text: &mut String, value: impl Display) {
+    // Writing to a String fails only if the value's own Display does.
+    if write!(text, "{value}").is_err() {
+        tracing::error!("a value could not be written");
     }
 }

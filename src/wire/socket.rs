@@ -252,7 +252,9 @@ pub fn message_received(spelled: &str, event: &Event, client_message_id: Option<
     typed("message_received", spelled, 64)
         .shown("turn_id", event.turn)
         .maybe(message, |it, id| it.shown("message_id", id))
-        .maybe(client_message_id, |it, id| it.string("client_message_id", id))
+        .maybe(client_message_id, |it, id| {
+            it.string("client_message_id", id)
+        })
         .end()
 }
 
@@ -291,12 +293,10 @@ pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
             .shown("turn_id", event.turn)
             .number("offset", offset)
             .shown("cursor", event.cursor),
-        EventBody::Reasoning { text, .. } => {
-            typed("reasoning", spelled, text.as_escaped().len())
-                .escaped("content", text.as_escaped())
-                .shown("turn_id", event.turn)
-                .shown("cursor", event.cursor)
-        }
+        EventBody::Reasoning { text, .. } => typed("reasoning", spelled, text.as_escaped().len())
+            .escaped("content", text.as_escaped())
+            .shown("turn_id", event.turn)
+            .shown("cursor", event.cursor),
         EventBody::Received(_)
         | EventBody::Delta { .. }
         | EventBody::Finish { .. }
@@ -315,9 +315,13 @@ pub fn ended(spelled: &str, event: &Event, outcome: &Outcome, timestamps: Timest
     let model = Some(&outcome.head.model).filter(|model| !model.is_empty());
     typed("response_complete", spelled, 256)
         .shown("turn_id", event.turn)
-        .maybe(outcome.reply.as_ref(), |it, _| it.shown("message_id", event.reply))
+        .maybe(outcome.reply.as_ref(), |it, _| {
+            it.shown("message_id", event.reply)
+        })
         .string("finish_reason", &outcome.finish_reason)
-        .maybe(outcome.usage.as_ref(), |it, usage| it.raw("usage", usage.get()))
+        .maybe(outcome.usage.as_ref(), |it, usage| {
+            it.raw("usage", usage.get())
+        })
         .maybe(model, |it, model| it.string("model", model))
         .shown("timestamp", instant(outcome.timestamp, timestamps))
         .end()
@@ -332,7 +336,9 @@ pub fn turn_error(spelled: &str, turn: Option<TurnId>, error: &EngineError) -> S
         .string("error", &public.sentence)
         .string("conversation_id", spelled)
         .escaped("code", public.code)
-        .maybe(public.retry_after, |it, wait| it.number("retry_after", wait))
+        .maybe(public.retry_after, |it, wait| {
+            it.number("retry_after", wait)
+        })
         .maybe(turn, |it, turn| it.shown("turn_id", turn))
         .end()
 }
@@ -365,18 +371,35 @@ mod tests {
         let sentence = |text: &str| ClientMessage::parse(text).unwrap_err().sentence;
         assert_eq!(sentence("{"), "Invalid JSON format");
         assert_eq!(sentence("[1]"), "Invalid JSON format");
-        assert_eq!(sentence(r#"{"type":"start_conversation"}"#), "character_id is required");
+        assert_eq!(
+            sentence(r#"{"type":"start_conversation"}"#),
+            "character_id is required"
+        );
         assert_eq!(sentence(r#"{"type":"message"}"#), "message is required");
-        assert_eq!(sentence(r#"{"type":"message","message":""}"#), "message is required");
-        assert_eq!(sentence(r#"{"type":"dance"}"#), "Unknown message type: dance");
+        assert_eq!(
+            sentence(r#"{"type":"message","message":""}"#),
+            "message is required"
+        );
+        assert_eq!(
+            sentence(r#"{"type":"dance"}"#),
+            "Unknown message type: dance"
+        );
         assert_eq!(sentence(r#"{"x":1}"#), "Unknown message type: None");
     }
 
     #[test]
     fn flags_come_in_every_spelling() {
-        for (spelling, watch) in [("true", Watch::All), ("\"Yes\"", Watch::All), ("1", Watch::All), ("\"off\"", Watch::Own), ("null", Watch::Own)] {
-            let text = format!(r#"{{"type":"start_conversation","character_id":"c","watch":{spelling}}}"#);
-            let ClientMessage::Start { watch: read, .. } = ClientMessage::parse(&text).unwrap() else {
+        for (spelling, watch) in [
+            ("true", Watch::All),
+            ("\"Yes\"", Watch::All),
+            ("1", Watch::All),
+            ("\"off\"", Watch::Own),
+            ("null", Watch::Own),
+        ] {
+            let text =
+                format!(r#"{{"type":"start_conversation","character_id":"c","watch":{spelling}}}"#);
+            let ClientMessage::Start { watch: read, .. } = ClientMessage::parse(&text).unwrap()
+            else {
                 panic!("no start");
             };
             assert_eq!(read, watch, "{spelling}");

@@ -48,9 +48,13 @@ pub fn done(spelled: &str, event: &Event, outcome: &Outcome) -> Bytes {
             .string("conversation_id", spelled)
             .escaped("type", "done")
             .shown("turn_id", event.turn)
-            .maybe(outcome.reply.as_ref(), |it, _| it.shown("message_id", event.reply))
+            .maybe(outcome.reply.as_ref(), |it, _| {
+                it.shown("message_id", event.reply)
+            })
             .string("finish_reason", &outcome.finish_reason)
-            .maybe(outcome.usage.as_ref(), |it, usage| it.raw("usage", usage.get())),
+            .maybe(outcome.usage.as_ref(), |it, usage| {
+                it.raw("usage", usage.get())
+            }),
     )
 }
 
@@ -64,7 +68,9 @@ pub fn error(spelled: &str, turn: TurnId, error: &EngineError) -> Bytes {
             .string("conversation_id", spelled)
             .string("error", &public.sentence)
             .escaped("code", public.code)
-            .maybe(public.retry_after, |it, wait| it.number("retry_after", wait))
+            .maybe(public.retry_after, |it, wait| {
+                it.number("retry_after", wait)
+            })
             .shown("turn_id", turn),
     )
 }
@@ -73,9 +79,7 @@ pub fn error(spelled: &str, turn: TurnId, error: &EngineError) -> Bytes {
 #[must_use]
 pub fn chunk(event: &Event) -> Option<Bytes> {
     let (head, delta, finish, native) = match &event.body {
-        EventBody::Text { text, head, .. } => {
-            (head, Delta::Content("content", text), None, None)
-        }
+        EventBody::Text { text, head, .. } => (head, Delta::Content("content", text), None, None),
         EventBody::Reasoning { text, head } => {
             (head, Delta::Content("reasoning", text), None, None)
         }
@@ -197,7 +201,8 @@ mod tests {
         let bytes = chunk(&event).unwrap();
         let text = str::from_utf8(&bytes).unwrap();
         assert!(text.ends_with("\n\n") && text.matches('\n').count() == 2);
-        let json: serde_json::Value = serde_json::from_str(text.strip_prefix("data: ").unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(text.strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(json["choices"][0]["delta"]["content"], "\"hi\"\n");
         assert_eq!(json["object"], "chat.completion.chunk");
         assert_eq!(json["provider"], "Host");

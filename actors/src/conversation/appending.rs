@@ -17,7 +17,7 @@ use crate::{
     error::EngineError,
     limits,
     log::{Append, AppendError, entry::Entry},
-    mirror::Changed,
+    mirror::json_files::Changed,
     shared::Failpoint,
 };
 
@@ -79,6 +79,8 @@ impl Conversation {
 
     fn committed(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
         self.at(Failpoint::Committed);
+        let messages = batch.iter().flat_map(|pending| &pending.messages);
+        let bytes = messages.map(|message| message.bytes() as u64).sum();
         for pending in batch {
             if let Err(error) = self.fold(&pending) {
                 tracing::error!(conversation = %self.id, %error, "an own entry does not fit the history");
@@ -106,6 +108,7 @@ impl Conversation {
         self.shared.changed(Changed {
             id: self.id.clone(),
             seq: self.document().map_or(0, Document::seq),
+            bytes,
         });
         self.touch();
         self.run_next(ctx);
@@ -155,11 +158,19 @@ impl Conversation {
         if let Some(stream) = self.streams.get_mut(ordinal) {
             stream.end(Arc::new(outcome));
         }
-        if self.running.as_ref().is_some_and(|running| running.ordinal == ordinal) {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| running.ordinal == ordinal)
+        {
             self.running = None;
         }
         // Messages that waited behind this reply may have been given later times.
-        let waiting: Vec<_> = self.waiting.iter().map(|it| (it.ordinal, it.turn)).collect();
+        let waiting: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|it| (it.ordinal, it.turn))
+            .collect();
         for (ordinal, turn) in waiting {
             let received = self.received(turn);
             if let Some(stream) = self.streams.get_mut(ordinal) {
@@ -223,7 +234,11 @@ impl Conversation {
         self.pending.retain(|pending| {
             !matches!(pending.then, Then::Ended { ordinal: ended, .. } if ended == ordinal)
         });
-        if self.running.as_ref().is_some_and(|running| running.ordinal == ordinal) {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| running.ordinal == ordinal)
+        {
             self.running = None;
         }
     }

@@ -1,6 +1,9 @@
 //! The turn that runs: asking the provider, taking its reply, ending.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
@@ -68,7 +71,10 @@ impl Conversation {
             reply_to: ctx.address().recipient(),
         });
         ctx.spawn(ask.into_actor(self).map(move |asked, act, ctx| {
-            let Some(running) = act.running.as_mut().filter(|running| running.turn == next.turn)
+            let Some(running) = act
+                .running
+                .as_mut()
+                .filter(|running| running.turn == next.turn)
             else {
                 // The turn is over: dropping the guard cancels the call.
                 return;
@@ -89,7 +95,9 @@ impl Conversation {
     fn prompt(&self, next: &Waiting) -> bytes::Bytes {
         let turns = self.document().map(Document::turns).unwrap_or_default();
         let context_tokens = self.shared.context_tokens(&next.parameters.model);
-        let logged = turns.iter().rposition(|record| record.turn == Some(next.turn));
+        let logged = turns
+            .iter()
+            .rposition(|record| record.turn == Some(next.turn));
         let (history, new) = match logged {
             Some(position) => (&turns[..position], turns[position].received()),
             None => (turns, next.messages.as_slice()),
@@ -179,7 +187,11 @@ impl Conversation {
             .max(self.unlogged_stamp(ordinal));
         let draft = reply_draft(text, tool_calls);
         let reply = draft.map(|draft| {
-            let model: &str = if head.model.is_empty() { &model } else { &head.model };
+            let model: &str = if head.model.is_empty() {
+                &model
+            } else {
+                &head.model
+            };
             StoredMessage::new(
                 &draft,
                 &Stamp {
@@ -194,7 +206,10 @@ impl Conversation {
         if let Some(usage) = &usage {
             let tokens = tokens_of(usage);
             self.shared.metrics.prompt_tokens.inc_by(tokens.prompt);
-            self.shared.metrics.completion_tokens.inc_by(tokens.completion);
+            self.shared
+                .metrics
+                .completion_tokens
+                .inc_by(tokens.completion);
         }
         self.pending.push(Pending {
             head: EntryHead::TurnEnded(TurnEnded {
@@ -249,8 +264,10 @@ impl Conversation {
         let wanted = |turn| command.turn.is_none_or(|wanted| wanted == turn);
         let mut turns = Vec::new();
         // Those that wait first, else ending the running one would start the next.
-        let (stopped, kept): (Vec<_>, Vec<_>) =
-            self.waiting.drain(..).partition(|waiting| wanted(waiting.turn));
+        let (stopped, kept): (Vec<_>, Vec<_>) = self
+            .waiting
+            .drain(..)
+            .partition(|waiting| wanted(waiting.turn));
         self.waiting.extend(kept);
         for waiting in stopped {
             turns.push(waiting.turn);
@@ -326,7 +343,9 @@ impl Conversation {
             }
             self.flush(ctx);
             if self.running.is_some() {
-                ctx.run_later(grace, move |act, ctx| act.finish(Why::Interrupted(error), ctx));
+                ctx.run_later(grace, move |act, ctx| {
+                    act.finish(Why::Interrupted(error), ctx)
+                });
             }
         }
         if let Stage::Retired(_) = self.stage {
@@ -373,7 +392,13 @@ impl Handler<Progress> for Conversation {
         if running.turn != msg.turn || matches!(running.call, Call::Over) {
             return;
         }
-        if running.first_token.is_none() && !msg.deltas.is_empty() {
+        let speaks = |delta: &Delta| {
+            matches!(
+                delta,
+                Delta::Text(_) | Delta::Reasoning(_) | Delta::ToolCalls(_)
+            )
+        };
+        if running.first_token.is_none() && msg.deltas.iter().any(speaks) {
             let waited = running.accepted_at.elapsed();
             running.first_token = Some(waited);
             self.shared.metrics.first_token.observe(seconds(waited));
@@ -389,7 +414,11 @@ impl Handler<Progress> for Conversation {
                     provider: error.upstream.to_string(),
                     code: error.kind.code(),
                 };
-                self.shared.metrics.provider_errors.get_or_create(&labels).inc();
+                self.shared
+                    .metrics
+                    .provider_errors
+                    .get_or_create(&labels)
+                    .inc();
                 self.finish(Why::Failed(error.into()), ctx);
             }
         }

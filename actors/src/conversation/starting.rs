@@ -26,7 +26,12 @@ impl Conversation {
     pub(super) fn begin(&mut self, command: Begin, reply: Reply<bool>, ctx: &mut Context<Self>) {
         if let Some(document) = self.document() {
             let allowed = command.caller.may_use(document.user_id());
-            answer(reply, allowed.then_some(false).ok_or_else(|| EngineError::NotFound.into()));
+            answer(
+                reply,
+                allowed
+                    .then_some(false)
+                    .ok_or_else(|| EngineError::NotFound.into()),
+            );
             return;
         }
         if self.begun == Begun::Yes {
@@ -43,11 +48,7 @@ impl Conversation {
         self.flush(ctx);
     }
 
-    fn push_begun(
-        &mut self,
-        user_id: Option<String>,
-        character_id: Option<String>,
-    ) {
+    fn push_begun(&mut self, user_id: Option<String>, character_id: Option<String>) {
         self.begun = Begun::Yes;
         self.pending.push(Pending {
             head: EntryHead::Begun(entry::Begun {
@@ -70,9 +71,8 @@ impl Conversation {
         ctx: &mut Context<Self>,
     ) {
         if let Some(known) = self.known_turn(command.turn) {
-            let started = known.and_then(|(ordinal, started)| {
-                self.listen_to(ordinal, started, listener, ctx)
-            });
+            let started = known
+                .and_then(|(ordinal, started)| self.listen_to(ordinal, started, listener, ctx));
             answer(reply, started.map_err(Into::into));
             return;
         }
@@ -81,9 +81,7 @@ impl Conversation {
             return;
         }
         let drafts = self.without_repetition(command.messages);
-        let empty = self
-            .document()
-            .is_none_or(Document::is_empty);
+        let empty = self.document().is_none_or(Document::is_empty);
         if drafts.is_empty() && empty {
             let refusal = EngineError::Invalid {
                 field: "messages",

@@ -66,8 +66,7 @@ impl Assembler {
         let gathered = std::mem::take(&mut self.gathered);
         match self.kind {
             Kind::Binary => Assembled::Binary,
-            Kind::Text => String::from_utf8(gathered)
-                .map_or(Assembled::NotUtf8, Assembled::Text),
+            Kind::Text => String::from_utf8(gathered).map_or(Assembled::NotUtf8, Assembled::Text),
         }
     }
 }
@@ -83,7 +82,10 @@ mod tests {
         let text = "é🚀".as_bytes();
         let mut assembler = Assembler::new(64);
         let piece = |range: std::ops::Range<usize>| Bytes::copy_from_slice(&text[range]);
-        assert_eq!(assembler.take(Item::FirstText(piece(0..1))), Assembled::More);
+        assert_eq!(
+            assembler.take(Item::FirstText(piece(0..1))),
+            Assembled::More
+        );
         assert_eq!(assembler.take(Item::Continue(piece(1..4))), Assembled::More);
         assert_eq!(
             assembler.take(Item::Last(piece(4..6))),

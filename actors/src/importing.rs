@@ -1,0 +1,110 @@
+//! Makes the first entry of a conversation from a document that was read back.
+
+use std::borrow::Cow;
+
+use crate::{
+    conversation::message::{Content, Draft, Role, Stamp, StoredMessage},
+    id::{ConversationId, MessageId},
+    json_text::JsonText,
+    log::entry::{Begun, Entry, EntryHead},
+    mirror::imported::{ImportedDocument, ImportedMessage, imported_message_id},
+    provider::RawJson,
+    time::Timestamp,
+};
+
+/// The document holds something that no conversation can hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("message {index} has the role {role:?}, which is not one of a conversation's")]
+pub(crate) struct UnknownRole {
+    index: usize,
+    role: String,
+}
+
+/// The entry with which an imported conversation begins.
+pub(crate) fn entry_of(
+    id: &ConversationId,
+    document: &ImportedDocument,
+) -> Result<Entry, UnknownRole> {
+    let first_message = document
+        .messages
+        .iter()
+        .find_map(|message| message.timestamp);
+    let at = document
+        .created_at
+        .or(first_message)
+        .unwrap_or_else(Timestamp::now);
+    let mut last = at;
+    let mut messages = Vec::with_capacity(document.messages.len());
+    for (index, message) in document.messages.iter().enumerate() {
+        // A message without a time stands where it stands.
+        last = message.timestamp.unwrap_or(last);
+        messages.push(stored(id, index, message, last)?.fragment().clone());
+    }
+    Ok(Entry {
+        head: EntryHead::Begun(Begun {
+            at,
+            incarnation: fastrand::u64(..),
+            user_id: document.user_id.clone(),
+            character_id: document.character_id.clone(),
+            imported_updated_at: Some(document.updated_at.unwrap_or(last)),
+        }),
+        messages,
+    })
+}
+
+fn stored(
+    id: &ConversationId,
+    index: usize,
+    message: &ImportedMessage,
+    timestamp: Timestamp,
+) -> Result<StoredMessage, UnknownRole> {
+    let role = match message.role.as_str() {
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "tool" | "function" => Role::Tool,
+        "system" | "developer" => Role::System,
+        other => {
+            return Err(UnknownRole {
+                index,
+                role: other.to_owned(),
+            });
+        }
+    };
+    let member = |name: &str| {
+        let found = message.others.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value)
+    };
+    let text = |name: &str| -> Option<String> { serde_json::from_str(member(name)?.get()).ok() };
+    let escaped = |name: &str| text(name).map(|text| JsonText::escape(&text));
+    let draft = Draft {
+        role,
+        content: content(&message.content),
+        name: escaped("name"),
+        tool_call_id: escaped("tool_call_id"),
+        tool_calls: member("tool_calls")
+            .filter(|calls| calls.get().starts_with('['))
+            .cloned(),
+    };
+    let (model, finish_reason) = (text("model"), text("finish_reason"));
+    // Our own documents name their messages; the ancestor's do not.
+    let own_id = text("id").and_then(|id| id.parse().ok()).map(MessageId);
+    let stamp = Stamp {
+        timestamp,
+        id: own_id.unwrap_or_else(|| imported_message_id(id, index, message)),
+        turn: None,
+        model: model.as_deref(),
+        finish_reason: finish_reason.as_deref(),
+    };
+    Ok(StoredMessage::new(&draft, &stamp))
+}
+
+fn content(raw: &RawJson) -> Content {
+    if raw.get() == "null" {
+        return Content::Null;
+    }
+    match serde_json::from_str::<Cow<'_, str>>(raw.get()) {
+        Ok(text) => Content::Text(JsonText::escape(&text)),
+        // Parts, or a text that JSON allows and UTF-8 does not (a lone surrogate): kept as it is.
+        Err(_) => Content::Parts(raw.clone()),
+    }
+}

@@ -1,0 +1,56 @@
+//! Makes the document that a mirror writes.
+
+use std::sync::Arc;
+
+use crate::{
+    conversation::{document::Document, message::StoredMessage},
+    id::ConversationId,
+    json_text::JsonText,
+    log::Loaded,
+    mirror::{Render, RenderError, Rendered},
+};
+
+/// Renders the document as `GET /conversation/{id}` shows it: the stored messages, copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DocumentRenderer;
+
+impl Render for DocumentRenderer {
+    fn render(&self, id: &ConversationId, loaded: Loaded) -> Result<Rendered, RenderError> {
+        let document = Document::fold(&loaded.entries)
+            .map_err(|error| RenderError(error.to_string()))?
+            .ok_or_else(|| RenderError("there are no entries".into()))?;
+        let snapshot = document.snapshot();
+        let mut head = format!(
+            "{{\"id\":\"{id}\",\"created_at\":\"{}\",\"updated_at\":\"{}\"",
+            snapshot.created_at, snapshot.updated_at
+        );
+        for (member, value) in [
+            ("user_id", &snapshot.user_id),
+            ("character_id", &snapshot.character_id),
+        ] {
+            if let Some(value) = value {
+                head.push_str(",\"");
+                head.push_str(member);
+                head.push_str("\":\"");
+                head.push_str(JsonText::escape(value).as_escaped());
+                head.push('"');
+            }
+        }
+        head.push_str(",\"messages\":[");
+        let mut json: Vec<Arc<str>> = Vec::with_capacity(snapshot.messages.len() * 2 + 2);
+        json.push(head.into());
+        let separator: Arc<str> = ",\n".into();
+        for (index, message) in snapshot.messages.iter().enumerate() {
+            if index > 0 {
+                json.push(separator.clone());
+            }
+            json.push(StoredMessage::fragment(message).clone());
+        }
+        json.push("]}\n".into());
+        Ok(Rendered {
+            incarnation: snapshot.incarnation,
+            seq: snapshot.seq,
+            json,
+        })
+    }
+}

@@ -1,0 +1,434 @@
+//! The composition root: opens the log, starts the engine, binds, wires the routes, drains.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_cors::Cors;
+use actix_web::{
+    App, HttpServer,
+    dev::{Server as HttpRunning, ServerHandle},
+    http::{Method, header},
+    middleware::from_fn,
+    web,
+};
+use idol_actors::{
+    engine::Engine,
+    json_text::JsonText,
+    loading::JsonSource,
+    log::{
+        Log,
+        data_dir::{DataDir, DataDirError},
+        sqlite::{LogObserver, OpenError, RecoveryError, SqliteLog, SqliteOptions},
+    },
+    metrics::Metrics,
+    mirror::json_files::{Flush, JsonFiles, JsonFilesOptions, Running as Mirror},
+    provider::{
+        embedded::Pace,
+        openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
+    },
+    rendering::DocumentRenderer,
+    shared::{ChatProvider, EngineConfig, Failpoints, Placement},
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    config::{self, AllowedOrigins, Config},
+    request_id::name_request,
+    routes,
+    server::{Limits, OpenAdmin, Server},
+    sockets::Sockets,
+    wire::chat::{BUILT_IN_SYSTEM_PROMPT, Defaults, Dialect},
+};
+
+/// What tests choose and operators do not.
+#[derive(Clone, Default)]
+pub struct Tuning {
+    /// Which threads conversations live on.
+    pub placement: Option<Placement>,
+    /// Fault injection in conversations.
+    pub failpoints: Option<Failpoints>,
+    /// Fault injection in the log.
+    pub log: SqliteOptions,
+    /// Pace of the embedded companion.
+    pub pace: Option<Pace>,
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// Turns of the last run cannot be ended.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The provider.
+    #[error(transparent)]
+    Provider(#[from] OpenRouterConfigError),
+    /// The port.
+    #[error("HOST and PORT: cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The HTTP server.
+    #[error("the HTTP server cannot start: {0}")]
+    Http(#[source] io::Error),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked.
+    Stopped,
+    /// The log gave no clear answer: the next start decides what is in it.
+    LogDied(Arc<str>),
+}
+
+/// A server that is bound and ready to run.
+pub struct Application {
+    running: HttpRunning,
+    handle: ServerHandle,
+    address: SocketAddr,
+    engine: Engine,
+    log: Arc<SqliteLog>,
+    mirror: Mirror,
+    sockets: Arc<Sockets>,
+    grace: Duration,
+}
+
+/// Connections that wait to be accepted: a storm of reconnecting clients finds room.
+const BACKLOG: i32 = 4_096;
+
+/// How long open connections get once everything else has ended.
+const CLOSE_SECS: u64 = 5;
+
+impl Application {
+    /// Opens and recovers the log, starts the engine, binds the port. Needs a running actix system.
+    pub async fn build(config: Config, tuning: Tuning) -> Result<Self, StartError> {
+        let mut registry = Registry::with_prefix("idol_router");
+        let metrics = Metrics::register(&mut registry);
+        let data_dir = DataDir::lock(&config.storage.data_dir)?;
+        let log = Arc::new(open_log(&data_dir, tuning.log, &metrics)?);
+        let recovery = log.recover().await?;
+        if recovery.turns_interrupted > 0 {
+            tracing::warn!(
+                turns = recovery.turns_interrupted,
+                "ended the turns that the last run left open"
+            );
+        }
+        let mirror = JsonFiles::run(
+            log.clone(),
+            Arc::new(DocumentRenderer),
+            JsonFilesOptions {
+                dir: data_dir.conversations(),
+                idle: config.storage.mirror_idle,
+            },
+        );
+        let engine_config = EngineConfig {
+            placement: tuning.placement.unwrap_or_else(default_placement),
+            chat: chat_provider(&config, tuning.pace.unwrap_or(Pace::Human)),
+            default_context_tokens: config.conversations.default_context_tokens,
+            conversation_idle: config.conversations.idle,
+            resident_bytes_max: config.conversations.resident_history_bytes,
+            stall_deadline: config.conversations.stall_deadline,
+            // The provider's own deadline comes first; this one is for a provider that has died.
+            turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
+            json_files: Some(JsonSource {
+                directory: data_dir.conversations(),
+                log: log.clone(),
+            }),
+            failpoints: tuning.failpoints,
+        };
+        let engine = Engine::start(
+            engine_config,
+            log.clone() as Arc<dyn Log>,
+            Some(mirror.address.clone().recipient()),
+            metrics,
+        )?;
+        let sockets = Arc::new(Sockets::register(&mut registry));
+        let listener = listen(&config.server.host, config.server.port)?;
+        let address = listener.local_addr().map_err(StartError::Http)?;
+        let running = serve(
+            &config,
+            listener,
+            &engine,
+            &log,
+            &sockets,
+            Arc::new(registry),
+        )?;
+        Ok(Self {
+            handle: running.handle(),
+            running,
+            address,
+            engine,
+            log,
+            mirror,
+            sockets,
+            grace: config.server.shutdown_grace,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The engine, for observing it.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The open sockets, for observing them.
+    #[must_use]
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// The log, for observing it.
+    #[must_use]
+    pub fn log(&self) -> &Arc<SqliteLog> {
+        &self.log
+    }
+
+    /// Serves until `stop` resolves, then drains; or until the log dies.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<Ended> {
+        let serving = tokio::task::spawn_local(self.running);
+        let ended = tokio::select! {
+            () = stop => Ended::Stopped,
+            reason = self.log.died() => Ended::LogDied(reason),
+        };
+        if let Ended::LogDied(reason) = &ended {
+            tracing::error!(%reason, "the log has died, ending the process");
+            self.handle.stop(false).await;
+            return Ok(ended);
+        }
+        tracing::info!(grace_secs = self.grace.as_secs(), "shutting down");
+        self.engine.drain(self.grace).await;
+        self.sockets.close_all();
+        let stop = self.handle.stop(true);
+        let flush = self.mirror.address.send(Flush {
+            deadline: self.grace.max(Duration::from_secs(1)),
+        });
+        let ((), left) = futures::join!(stop, flush);
+        if !matches!(left, Ok(0)) {
+            tracing::info!("some JSON files are behind the log; the next start writes them");
+        }
+        self.mirror.stop();
+        self.log.close().await;
+        serving.await.map_err(io::Error::other)??;
+        Ok(ended)
+    }
+}
+
+fn open_log(
+    data_dir: &DataDir,
+    options: SqliteOptions,
+    metrics: &Metrics,
+) -> Result<SqliteLog, OpenError> {
+    #[derive(Debug)]
+    struct Observer(Metrics);
+
+    impl LogObserver for Observer {
+        fn appended(&self, latency: Duration) {
+            self.0.append_latency.observe(latency.as_secs_f64());
+        }
+
+        fn committed(&self, batch: usize) {
+            // Batches are far below 2^52.
+            #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+            self.0.append_batch.observe(batch as f64);
+        }
+    }
+
+    SqliteLog::open(
+        data_dir,
+        SqliteOptions {
+            observer: Some(Arc::new(Observer(metrics.clone()))),
+            ..options
+        },
+    )
+}
+
+/// Engine threads: one for every core.
+fn default_placement() -> Placement {
+    Placement::Engine(cores())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn chat_provider(config: &Config, pace: Pace) -> ChatProvider {
+    match config.chat_provider() {
+        config::ChatProvider::Embedded => ChatProvider::Embedded(pace),
+        config::ChatProvider::NotConfigured { .. } => ChatProvider::NotConfigured,
+        config::ChatProvider::OpenRouter => {
+            let openrouter = &config.openrouter;
+            ChatProvider::OpenRouter(OpenRouterConfig {
+                base_url: openrouter.base_url.as_str().to_owned(),
+                api_key: openrouter.api_key.clone(),
+                http_referer: openrouter.http_referer.clone(),
+                title: openrouter.x_title.clone(),
+                deadlines: Deadlines {
+                    connect: openrouter.connect_timeout,
+                    first_token: openrouter.first_token_timeout,
+                    silence: openrouter.silence_timeout,
+                    whole: openrouter.total_timeout,
+                },
+                reply_bytes_max: config.conversations.max_reply_bytes,
+            })
+        }
+    }
+}
+
+fn listen(host: &str, port: u16) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Listen {
+        address: format!("{host}:{port}"),
+        source,
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs().map_err(failed)? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn serve(
+    config: &Config,
+    listener: TcpListener,
+    engine: &Engine,
+    log: &Arc<SqliteLog>,
+    sockets: &Arc<Sockets>,
+    registry: Arc<Registry>,
+) -> Result<HttpRunning, StartError> {
+    let conversations = &config.conversations;
+    let defaults = Arc::new(Defaults {
+        model: conversations.default_model.clone(),
+        system_prompt: JsonText::escape(
+            conversations
+                .system_prompt
+                .as_deref()
+                .unwrap_or(BUILT_IN_SYSTEM_PROMPT),
+        ),
+        dialect: Dialect::of(config.openrouter.base_url.as_str()),
+    });
+    let mode = config.mode();
+    let server_config = config.server.clone();
+    let (engine, log, sockets) = (engine.clone(), log.clone(), sockets.clone());
+    let user_timeout = conversations.stall_deadline * 4;
+    let factory = move || {
+        let home = engine.home_here().unwrap_or_else(|error| {
+            // The same settings made a provider when the engine started.
+            tracing::error!(%error, "this worker has no provider");
+            None
+        });
+        let server = web::Data::new(Server {
+            engine: engine.clone(),
+            home,
+            defaults: defaults.clone(),
+            sockets: sockets.clone(),
+            log: log.clone(),
+            registry: registry.clone(),
+            mode,
+            timestamps: server_config.timestamps,
+            ws_ping: server_config.ws_ping,
+            limits: Limits {
+                body_bytes: server_config.max_body_bytes,
+                frame_bytes: server_config.max_body_bytes,
+            },
+            open_admin: match server_config.open_admin {
+                true => OpenAdmin::Everybody,
+                false => OpenAdmin::LoopbackOnly,
+            },
+        });
+        App::new()
+            .app_data(server)
+            .configure(routes::configure)
+            .wrap(cors(&server_config.allowed_origins))
+            .wrap(from_fn(name_request))
+    };
+    let mut http = HttpServer::new(factory)
+        .tcp_nodelay(true)
+        .on_connect(move |connection, _| {
+            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                // Four stall deadlines: probes of a closed window count, too, and a shorter time
+                // would end live clients that read slowly.
+                let socket = socket2::SockRef::from(stream);
+                if let Err(error) = socket.set_tcp_user_timeout(Some(user_timeout)) {
+                    tracing::debug!(%error, "TCP_USER_TIMEOUT is not set");
+                }
+            }
+        })
+        .max_connections(config.server.max_connections)
+        .backlog(u32::try_from(BACKLOG).unwrap_or(u32::MAX))
+        .shutdown_timeout(CLOSE_SECS)
+        .disable_signals();
+    if let Some(workers) = config.server.workers {
+        http = http.workers(workers);
+    } else {
+        http = http.workers(cores());
+    }
+    let http = http.listen(listener).map_err(StartError::Http)?;
+    Ok(http.run())
+}
+
+/// Every answer, errors included, carries the headers; a preflight is answered before anything else.
+fn cors(origins: &AllowedOrigins) -> Cors {
+    let cors = Cors::default()
+        .supports_credentials()
+        .allow_any_header()
+        .allowed_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
+        .expose_headers([
+            header::HeaderName::from_static("x-conversation-id"),
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::HeaderName::from_static("x-request-id"),
+        ])
+        .max_age(600)
+        // The browser judges; a page of another origin still gets its answer, without the headers.
+        .block_on_origin_mismatch(false);
+    match origins {
+        AllowedOrigins::Any => cors.allowed_origin_fn(|_, _| true),
+        AllowedOrigins::Only(origins) => origins
+            .iter()
+            .fold(cors, |cors, origin| cors.allowed_origin(origin)),
+    }
+}

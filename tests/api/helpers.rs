@@ -1,0 +1,397 @@
+//! A server under test, and clients that speak to it.
+
+use std::{
+    collections::HashMap, net::SocketAddr, path::PathBuf, thread::JoinHandle, time::Duration,
+};
+
+use futures::{SinkExt, StreamExt};
+use idol_actors::engine::Engine;
+use idol_router::{
+    application::{Application, Ended, Tuning},
+    config::Config,
+};
+use idol_simulator::Simulator;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::TcpStream, sync::oneshot};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{self, Message, protocol::WebSocketConfig},
+};
+
+/// Long enough for the slowest machine; a test that reaches it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Awaits something, or fails by saying what did not come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not come within {DEADLINE:?}"),
+    }
+}
+
+/// Asks again and again until the answer is there. For states that nobody announces.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    within(what, async {
+        loop {
+            if let Some(value) = probe().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+}
+
+/// A server in this process, with its own upstream and its own directory.
+pub struct TestApp {
+    pub address: SocketAddr,
+    pub simulator: Simulator,
+    pub engine: Engine,
+    pub sockets: std::sync::Arc<idol_router::sockets::Sockets>,
+    pub http: reqwest::Client,
+    data_dir: DataDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Ended>>,
+}
+
+enum DataDir {
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+/// How a test wants its server.
+pub struct Setup {
+    settings: HashMap<String, String>,
+    tuning: Tuning,
+    data_dir: DataDir,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self {
+            settings: HashMap::new(),
+            tuning: Tuning::default(),
+            data_dir: DataDir::Own(tempfile::tempdir().unwrap()),
+        }
+    }
+
+    /// Sets a configuration variable.
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn tuning(mut self, tune: impl FnOnce(&mut Tuning)) -> Self {
+        tune(&mut self.tuning);
+        self
+    }
+
+    /// Uses a directory that outlives the server.
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = DataDir::Given(path.into());
+        self
+    }
+
+    pub async fn start(self) -> TestApp {
+        let simulator = Simulator::start().unwrap();
+        self.start_with(simulator).await
+    }
+
+    pub async fn start_with(mut self, simulator: Simulator) -> TestApp {
+        let data_dir = match &self.data_dir {
+            DataDir::Own(own) => own.path().to_owned(),
+            DataDir::Given(path) => path.clone(),
+        };
+        for (name, value) in [
+            ("PORT", "0".to_owned()),
+            ("DATA_DIR", data_dir.to_str().unwrap().to_owned()),
+            ("OPENROUTER_BASE_URL", simulator.base_url()),
+            ("OPENROUTER_API_KEY", "sk-or-test".to_owned()),
+            ("DEFAULT_MODEL", "sim/tokens=5".to_owned()),
+            ("MIRROR_IDLE_SECS", "0".to_owned()),
+            ("SHUTDOWN_GRACE_SECS", "5".to_owned()),
+        ] {
+            self.settings.entry(name.to_owned()).or_insert(value);
+        }
+        let settings = self.settings;
+        let config = Config::from_lookup(&|name| settings.get(name).cloned()).unwrap();
+        let tuning = self.tuning;
+        let (started, start) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("server-under-test".into())
+            .spawn(move || {
+                actix_web::rt::System::new().block_on(async move {
+                    let application = Application::build(config, tuning).await.unwrap();
+                    let parts = (
+                        application.address(),
+                        application.engine().clone(),
+                        application.sockets().clone(),
+                    );
+                    started.send(parts).ok();
+                    application
+                        .run_until(async { stopped.await.unwrap_or(()) })
+                        .await
+                        .unwrap()
+                })
+            })
+            .unwrap();
+        let (address, engine, sockets) = within("the server's start", start).await.unwrap();
+        TestApp {
+            address,
+            simulator,
+            engine,
+            sockets,
+            http: client(),
+            data_dir: self.data_dir,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+/// An HTTP client that never waits for good.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .timeout(DEADLINE)
+        .build()
+        .unwrap()
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Setup::new().start().await
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        match &self.data_dir {
+            DataDir::Own(own) => own.path().to_owned(),
+            DataDir::Given(path) => path.clone(),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> reqwest::Response {
+        let request = self.http.post(self.url(path)).json(&body);
+        within("an answer", request.send()).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        within("an answer", self.http.get(self.url(path)).send())
+            .await
+            .unwrap()
+    }
+
+    /// `POST /chat` with one user message; the answer's JSON.
+    pub async fn chat(&self, conversation: &str, text: &str) -> Value {
+        let response = self.post("/chat", say(conversation, text)).await;
+        assert_eq!(response.status(), 200);
+        response.json().await.unwrap()
+    }
+
+    /// `POST /chat/stream`; its events as they come.
+    pub async fn stream(&self, body: Value) -> Events {
+        let response = self.post("/chat/stream", body).await;
+        assert_eq!(response.status(), 200);
+        Events::of(response)
+    }
+
+    /// `GET /conversation/{id}`; the document.
+    pub async fn document(&self, conversation: &str) -> Value {
+        let response = self.get(&format!("/conversation/{conversation}")).await;
+        assert_eq!(response.status(), 200);
+        response.json().await.unwrap()
+    }
+
+    /// Role and content of every message of the document.
+    pub async fn said(&self, conversation: &str) -> Vec<(String, String)> {
+        let document = self.document(conversation).await;
+        let messages = document["messages"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        messages
+            .iter()
+            .map(|message| (text(&message["role"]), text(&message["content"])))
+            .collect()
+    }
+
+    pub async fn socket(&self) -> Socket {
+        Socket::connect(self.address).await
+    }
+
+    /// Stops the server as SIGTERM does, and waits for its end.
+    pub async fn stop(mut self) -> Ended {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).ok();
+        }
+        let thread = self.thread.take().unwrap();
+        within(
+            "the server's end",
+            tokio::task::spawn_blocking(move || thread.join()),
+        )
+        .await
+        .unwrap()
+        .unwrap()
+    }
+
+    /// Fails unless nothing is left of what the test did: no upstream call, no socket.
+    pub async fn assert_nothing_left(&self) {
+        let left = self.simulator.wait_for(
+            "the end of every upstream call",
+            |counters| counters.active_requests == 0 && counters.active_streams == 0,
+            DEADLINE,
+        );
+        left.await.unwrap();
+        until("the end of every socket", async || {
+            self.sockets.is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        // Not joined: a failing test must not wait for a server that hangs.
+        self.stop.take();
+    }
+}
+
+/// A chat body with one user message.
+pub fn say(conversation: &str, text: &str) -> Value {
+    json!({
+        "conversation_id": conversation,
+        "messages": [{"role": "user", "content": text}],
+    })
+}
+
+/// The events of a stream, split as the ancestor's front ends split them.
+pub struct Events {
+    body: std::pin::Pin<Box<dyn futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
+    buffer: Vec<u8>,
+    /// Everything received.
+    pub raw: Vec<u8>,
+}
+
+impl Events {
+    pub fn of(response: reqwest::Response) -> Self {
+        Self {
+            body: Box::pin(response.bytes_stream()),
+            buffer: Vec::new(),
+            raw: Vec::new(),
+        }
+    }
+
+    /// The next event's JSON; none at the end of the stream. Comments are passed over.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let block = String::from_utf8(block).unwrap();
+                let Some(data) = block.trim_end().strip_prefix("data: ") else {
+                    assert!(
+                        block.starts_with(':'),
+                        "neither an event nor a comment: {block:?}"
+                    );
+                    continue;
+                };
+                return Some(serde_json::from_str(data).unwrap());
+            }
+            let piece = within("the next event", self.body.next()).await?;
+            let Ok(piece) = piece else {
+                return None;
+            };
+            self.raw.extend_from_slice(&piece);
+            self.buffer.extend_from_slice(&piece);
+        }
+    }
+
+    /// All events up to the end.
+    pub async fn all(mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        assert!(self.buffer.is_empty(), "half an event at the end");
+        events
+    }
+}
+
+/// The reply text of a stream's chunks.
+pub fn text_of(events: &[Value]) -> String {
+    events
+        .iter()
+        .filter_map(|event| event["choices"][0]["delta"]["content"].as_str())
+        .collect()
+}
+
+/// A WebSocket client.
+pub struct Socket {
+    pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Socket {
+    pub async fn connect(address: SocketAddr) -> Self {
+        // The default buffer of 128 KiB a socket would be most of a test's memory.
+        let config = WebSocketConfig::default().read_buffer_size(4096);
+        let url = format!("ws://{address}/ws/chat");
+        let connect = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
+        let (stream, _) = within("the upgrade", connect).await.unwrap();
+        Self { stream }
+    }
+
+    pub async fn send(&mut self, message: Value) {
+        self.send_raw(Message::text(message.to_string())).await;
+    }
+
+    pub async fn send_raw(&mut self, message: Message) {
+        within("sending a frame", self.stream.send(message))
+            .await
+            .unwrap();
+    }
+
+    /// The next JSON message; pings are answered and passed over.
+    pub async fn next(&mut self) -> Value {
+        match self.next_or_close().await {
+            Ok(message) => message,
+            Err(close) => panic!("the socket was closed: {close:?}"),
+        }
+    }
+
+    /// The next JSON message, or how the socket was closed.
+    pub async fn next_or_close(
+        &mut self,
+    ) -> Result<Value, Option<tungstenite::protocol::CloseFrame>> {
+        loop {
+            match within("the next frame", self.stream.next()).await {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => return Err(frame),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// Messages up to and including the first of this type.
+    pub async fn until(&mut self, kind: &str) -> Vec<Value> {
+        let mut messages = Vec::new();
+        loop {
+            let message = self.next().await;
+            let last = message["type"] == kind;
+            messages.push(message);
+            if last {
+                return messages;
+            }
+        }
+    }
+}
+
+/// The types of messages, in order.
+pub fn types(messages: &[Value]) -> Vec<&str> {
+    messages
+        .iter()
+        .filter_map(|message| message["type"].as_str())
+        .collect()
+}
