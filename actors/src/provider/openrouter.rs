@@ -15,10 +15,12 @@ pub mod chunk;
 mod config;
 pub mod failure;
 pub mod models;
+mod raw;
 pub mod reply;
 mod report;
 mod shape;
 mod text;
+mod watch;
 
 /// Asks the upstream for replies; one for each arbiter thread, with its own connections, so that
 /// a token does not cross threads.
