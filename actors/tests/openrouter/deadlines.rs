@@ -69,6 +69,21 @@ async fn a_reply_that_trickles_for_ever_is_a_timeout() {
 }
 
 #[actix::test]
+async fn a_reply_that_floods_for_ever_is_a_timeout() {
+    let reply = call(
+        |config| config.deadlines.whole = milliseconds(150),
+        async |mut connection| {
+            connection.say(&[STREAM, &chunk("a")].concat()).await;
+            let empty = chunk("").repeat(1000);
+            while connection.socket.write_all(empty.as_bytes()).await.is_ok() {}
+        },
+    );
+    reply
+        .await
+        .failed("a", &UpstreamErrorKind::Timeout, "did not finish");
+}
+
+#[actix::test]
 async fn a_finished_reply_whose_stream_stays_open_is_whole() {
     let reply = call(
         |config| config.deadlines.whole = milliseconds(150),
