@@ -27,7 +27,7 @@ mod watch;
 ///
 /// Owns no state of a call: each is one task, ended by its [`Generation`] guard, and answers to the
 /// recipient in [`Generate`]. Does not retry. Dies only with its arbiter.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct OpenRouter {
     endpoint: Arc<Endpoint>,
 }

@@ -13,13 +13,13 @@ async fn refusals_have_their_kinds() {
     for (head, body, kind, words) in [
         (
             "401 Unauthorized",
-            "{\"error\":{\"message\":\"no sk-test-key\"}}",
+            "{\"error\":{\"message\":\"no key-of-the-test\"}}",
             Kind::Auth,
             "API key",
         ),
         (
             "400 Bad Request",
-            "{\"error\":{\"message\":\"bad sk-test-key!\"}}",
+            "{\"error\":{\"message\":\"bad key-of-the-test!\"}}",
             Kind::Rejected,
             "bad (key)",
         ),
@@ -66,7 +66,7 @@ async fn refusals_have_their_kinds() {
             },
         );
         let error = reply.await.failed("", &kind, words);
-        assert!(!error.message.contains("sk-test-key"));
+        assert!(!error.message.contains("key-of-the-test"));
         let wait = (kind == Kind::RateLimited).then_some(Duration::from_secs(7));
         assert_eq!(error.retry_after, wait);
     }

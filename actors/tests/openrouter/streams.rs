@@ -17,7 +17,7 @@ async fn a_reply_is_streamed_and_the_request_says_who_asks() {
                     .starts_with("post /api/v1/chat/completions http/1.1\r\n")
             );
             for header in [
-                "authorization: bearer sk-test-key",
+                "authorization: bearer key-of-the-test",
                 "http-referer: https://example.org",
                 "x-openrouter-title: idol",
                 "x-title: idol",
@@ -178,7 +178,7 @@ async fn an_error_in_the_stream_comes_after_its_text() {
         |_| {},
         async |mut connection| {
             let error =
-                "data: {\"error\":{\"code\":429,\"message\":\"slow down sk-test-key\"}}\n\n";
+                "data: {\"error\":{\"code\":429,\"message\":\"slow down key-of-the-test\"}}\n\n";
             connection
                 .say(&[STREAM, &chunk("a"), error, &chunk("b")].concat())
                 .await;
@@ -186,7 +186,7 @@ async fn an_error_in_the_stream_comes_after_its_text() {
     )
     .await;
     let error = reply.failed("a", &UpstreamErrorKind::RateLimited, "slow down (key)");
-    assert!(!error.message.contains("sk-test-key"));
+    assert!(!error.message.contains("key-of-the-test"));
 }
 
 #[actix::test]

@@ -62,7 +62,7 @@ impl Upstream {
         let port = self.listener.local_addr().unwrap().port();
         OpenRouterConfig {
             base_url: format!("http://127.0.0.1:{port}/api/v1/"),
-            api_key: Some("sk-test-key".into()),
+            api_key: Some("key-of-the-test".into()),
             http_referer: Some("https://example.org".to_owned()),
             title: Some("Idol".to_owned()),
             deadlines: Deadlines::default(),
