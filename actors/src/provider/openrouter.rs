@@ -15,17 +15,19 @@ pub mod chunk;
 mod config;
 pub mod failure;
 pub mod models;
+mod raw;
 pub mod reply;
 mod report;
 mod shape;
 mod text;
+mod watch;
 
 /// Asks the upstream for replies; one for each arbiter thread, with its own connections, so that
 /// a token does not cross threads.
 ///
 /// Owns no state of a call: each is one task, ended by its [`Generation`] guard, and answers to the
 /// recipient in [`Generate`]. Does not retry. Dies only with its arbiter.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct OpenRouter {
     endpoint: Arc<Endpoint>,
 }

@@ -4,7 +4,6 @@ use std::{error::Error as _, sync::Arc, time::SystemTime};
 
 use actix::{Recipient, prelude::SendError};
 use bytes::Bytes;
-use futures::FutureExt as _;
 use reqwest::{
     Response,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
@@ -15,9 +14,10 @@ use tokio::{
 };
 
 use super::{
-    config::{Deadlines, Endpoint},
+    config::Endpoint,
     failure,
     reply::{End, Phase, ReplyReader},
+    watch::Watch,
 };
 use crate::{
     codec::sse::EVENT_BYTES_MAX,
@@ -31,14 +31,8 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// As long is waited for an error's body: its status alone is enough.
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
-/// As long is waited for usage after the finish reason. The reply is whole then, and a user waits.
-const AFTER_FINISH: Duration = Duration::from_secs(5);
-
 /// As long may a stream take to end after `[DONE]`, for its connection to be used again.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
-
-/// At most so many network reads are joined into one message, if they have come already.
-const READS_JOINED_MAX: usize = 8;
 
 /// One call.
 pub(super) struct Call {
@@ -111,9 +105,11 @@ async fn read_stream(
     pin!(timer);
     loop {
         let mut deltas = Vec::new();
-        let mut read = select! {
+        // One read is one message. To yield and look for more first was measured: it joins nothing
+        // at a model's pace, and in a burst the connection has already read all there is.
+        let end = select! {
+            // The deadline first: an upstream that never pauses must not outrun it.
             biased;
-            read = response.chunk() => read,
             () = timer.as_mut() => {
                 let deadline = watch.deadline(reader.phase());
                 if Instant::now() < deadline {
@@ -122,37 +118,28 @@ async fn read_stream(
                 }
                 return Ok(on_deadline(&mut reader, &watch, deltas));
             }
-        };
-        for joined in 1.. {
-            let end = match read {
+            read = response.chunk() => match read {
                 Ok(Some(bytes)) => reader.read(&bytes, &mut deltas),
                 Ok(None) => Some(reader.close("the stream ended", &mut deltas)),
                 Err(error) => Some(reader.close(&root_cause(&error), &mut deltas)),
-            };
-            if let Some(end) = end {
-                if end.is_ok() && !reader.is_full() {
-                    drain(response);
-                }
-                return Ok((deltas, end));
+            },
+        };
+        if let Some(end) = end {
+            if end.is_ok() && !reader.is_full() {
+                drain(response);
             }
-            if joined == READS_JOINED_MAX {
-                break;
-            }
-            // The connection's own task can now hand over what else has come.
-            tokio::task::yield_now().await;
-            match response.chunk().now_or_never() {
-                Some(next) => read = next,
-                None => break,
-            }
+            return Ok((deltas, end));
+        }
+        if !deltas.is_empty() {
+            outbox.send(deltas, None).await?;
         }
         watch.saw(reader.events_seen());
         let deadline = watch.deadline(reader.phase());
         if deadline < timer.deadline() {
             timer.as_mut().reset(deadline);
         }
-        if !deltas.is_empty() {
-            outbox.send(deltas, None).await?;
-        }
+        // Nor must it keep the thread from the other calls.
+        tokio::task::coop::consume_budget().await;
     }
 }
 
@@ -175,11 +162,11 @@ fn drain(mut response: Response) {
 }
 
 async fn read_whole(response: Response, mut reader: ReplyReader, watch: &Watch) -> Last {
-    let body = read_body(response, EVENT_BYTES_MAX);
-    let mut deltas = Vec::new();
-    let end = match timeout_at(watch.deadline(Phase::Waiting), body).await {
-        Ok((body, Ok(()))) => reader.read_whole(&body, &mut deltas),
-        Ok((_, Err(error))) => Err(error),
+    let (mut body, mut deltas) = (Vec::new(), Vec::new());
+    let read = read_body(response, EVENT_BYTES_MAX, &mut body);
+    let end = match timeout_at(watch.deadline(Phase::Waiting), read).await {
+        Ok(Ok(())) => reader.read_whole(&body, &mut deltas),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(watch.passed(Phase::Waiting)),
     };
     (deltas, end)
@@ -189,24 +176,24 @@ async fn refusal(response: Response, watch: &Watch) -> UpstreamError {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let wait = watch.whole.min(Instant::now() + ERROR_BODY_WAIT);
-    let read = timeout_at(wait, read_body(response, ERROR_BYTES_MAX)).await;
-    let body = read.map(|(body, _)| body).unwrap_or_default();
+    let mut body = Vec::new();
+    // However the reading ends: what has come is looked at, and the status says enough.
+    drop(timeout_at(wait, read_body(response, ERROR_BYTES_MAX, &mut body)).await);
     failure::of_response(status, &headers, &body, SystemTime::now())
 }
 
-/// Reads a body up to `limit` bytes. What was read is given with the error, too.
-pub(super) async fn read_body(mut response: Response, limit: usize) -> (Vec<u8>, End) {
-    let mut body = Vec::new();
+/// Reads a body up to `limit` bytes; what was read stays in `body` whatever happens.
+pub(super) async fn read_body(mut response: Response, limit: usize, body: &mut Vec<u8>) -> End {
     loop {
         match response.chunk().await {
             Ok(Some(bytes)) if body.len() + bytes.len() <= limit => body.extend_from_slice(&bytes),
             Ok(Some(bytes)) => {
                 body.extend_from_slice(&bytes[..limit - body.len()]);
                 let message = format!("sent an answer of more than {limit} bytes");
-                return (body, Err(failure::failed(message)));
+                return Err(failure::failed(message));
             }
-            Ok(None) => return (body, Ok(())),
-            Err(error) => return (body, Err(transport(&error))),
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(transport(&error)),
         }
     }
 }
@@ -227,65 +214,6 @@ impl Outbox {
             Err(SendError::Closed(_)) => Err(Gone),
             Err(SendError::Full(progress)) => self.reply_to.send(progress).await.map_err(|_| Gone),
         }
-    }
-}
-
-/// The deadlines of one call.
-struct Watch {
-    deadlines: Deadlines,
-    first_token: Instant,
-    whole: Instant,
-    events_seen: u64,
-    last_event: Instant,
-}
-
-impl Watch {
-    fn new(deadlines: Deadlines) -> Self {
-        let now = Instant::now();
-        Self {
-            first_token: now + deadlines.first_token,
-            whole: now + deadlines.whole,
-            deadlines,
-            events_seen: 0,
-            last_event: now,
-        }
-    }
-
-    /// Takes note of the number of events seen so far.
-    fn saw(&mut self, events: u64) {
-        if events != self.events_seen {
-            self.events_seen = events;
-            self.last_event = Instant::now();
-        }
-    }
-
-    fn deadline(&self, phase: Phase) -> Instant {
-        let next = match phase {
-            Phase::Waiting => self.first_token,
-            Phase::Flowing => self.last_event + self.deadlines.silence,
-            Phase::Finished => self.last_event + AFTER_FINISH,
-        };
-        next.min(self.whole)
-    }
-
-    /// Says which deadline passed.
-    fn passed(&self, phase: Phase) -> UpstreamError {
-        let seconds = |wait: Duration| wait.as_secs_f64();
-        let Deadlines {
-            first_token,
-            silence,
-            whole,
-            ..
-        } = self.deadlines;
-        failure::timed_out(match phase {
-            _ if Instant::now() >= self.whole => {
-                format!("did not finish the reply within {} s", seconds(whole))
-            }
-            Phase::Waiting => format!("did not begin a reply within {} s", seconds(first_token)),
-            Phase::Flowing | Phase::Finished => {
-                format!("fell silent within the reply for {} s", seconds(silence))
-            }
-        })
     }
 }
 

@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 use serde_json::value::RawValue;
 
 use super::{
     failure,
+    raw::{object, parse_raw, raw_json, seconds, string},
     shape::{self, Chunk, ContentPart},
-    text::{canonical_json, push_canonical},
+    text::push_canonical,
 };
 use crate::{
-    json_text::{JsonText, cut_at_or_below, unescape},
+    json_text::{JsonText, cut_at_or_below},
     provider::{Delta, RawJson, ReplyHead, UpstreamError},
 };
 
@@ -263,55 +264,6 @@ impl ChunkReader {
 enum Kind {
     Text,
     Reasoning,
-}
-
-/// Decodes a raw JSON string; anything else is `None`.
-fn string(raw: &str) -> Option<String> {
-    let inside = raw.strip_prefix('"')?.strip_suffix('"')?;
-    let mut text = JsonText::default();
-    push_canonical(&mut text, inside);
-    Some(unescape(text.as_escaped()))
-}
-
-/// Unix seconds, whether written as an integer, with a fraction, or as a string.
-fn seconds(raw: &str) -> i64 {
-    let digits = raw.trim_matches('"').split('.').next().unwrap_or_default();
-    digits.parse().unwrap_or(0)
-}
-
-/// Copies raw JSON. It goes on to clients, so it is brought on one line and every escape in it
-/// can be decoded.
-fn raw_json(raw: &RawValue) -> Result<RawJson, UpstreamError> {
-    let text = raw.get().as_bytes();
-    if memchr2(b'\n', b'\r', text).is_none() && memchr(b'\\', text).is_none() {
-        return Ok(RawJson(raw.to_owned()));
-    }
-    parse_raw(canonical_json(raw.get()))
-}
-
-fn parse_raw(json: String) -> Result<RawJson, UpstreamError> {
-    RawValue::from_string(json)
-        .map(RawJson)
-        .map_err(|_| failure::failed("sent a malformed chunk of the reply"))
-}
-
-/// One JSON object of these members.
-fn object(members: &[(std::borrow::Cow<'_, str>, &RawValue)]) -> String {
-    let mut json = String::from("{");
-    for (name, value) in members {
-        if json.len() > 1 {
-            json.push(',');
-        }
-        json.push('"');
-        json.push_str(JsonText::escape(name).as_escaped());
-        json.push_str("\":");
-        json.push_str(value.get());
-    }
-    json.push('}');
-    if memchr::memchr3(b'\n', b'\r', b'\\', json.as_bytes()).is_some() {
-        return canonical_json(&json);
-    }
-    json
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ const POOL_IDLE: Duration = Duration::from_secs(60);
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Over HTTP/2 a reply whose listener is slow may fill its own window, 64 KiB, but some hundred
+/// such replies must not use up the window that all on the connection share.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
+
 /// No deadline is longer. Far ones would overflow the clock.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -180,7 +185,8 @@ fn client(connect: Duration) -> Result<Client, OpenRouterConfigError> {
         .pool_idle_timeout(POOL_IDLE)
         .http2_keep_alive_interval(PING_EVERY)
         .http2_keep_alive_timeout(PING_TIMEOUT)
-        .http2_adaptive_window(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         // A redirect would take the key and the prompt to a place nobody chose; so would a proxy
         // found in the environment.
         .redirect(reqwest::redirect::Policy::none())

@@ -89,7 +89,8 @@ pub async fn fetch_context_lengths(
             response.map_err(|error| failure::failed(error.without_url().to_string()))?;
         let status = response.status();
         let headers = response.headers().clone();
-        let (body, read) = read_body(response, LIST_BYTES_MAX).await;
+        let mut body = Vec::new();
+        let read = read_body(response, LIST_BYTES_MAX, &mut body).await;
         if !status.is_success() {
             let now = SystemTime::now();
             return Err(failure::of_response(status.as_u16(), &headers, &body, now));

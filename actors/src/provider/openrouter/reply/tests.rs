@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use base64::Engine as _;
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -334,4 +335,41 @@ fn phases_follow_the_reply_not_the_keep_alives() {
         phase(&chunk("\"finish_reason\":\"stop\"")),
         (Phase::Finished, 3)
     );
+}
+
+/// A JSON string in one of the spellings that servers use.
+fn spelled(text: &str, escape_all: usize) -> String {
+    if escape_all == 0 {
+        return serde_json::to_string(text).unwrap();
+    }
+    let units = text.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
+    format!("\"{}\"", units.collect::<String>())
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_through_in_any_spelling_and_any_reads(
+        texts in prop::collection::vec((any::<String>(), 0usize..2), 1..8),
+        size in 1usize..200,
+    ) {
+        let mut stream = String::new();
+        for (text, escape_all) in &texts {
+            let content = spelled(text, *escape_all);
+            stream += &format!("data: {{\"choices\":[{{\"delta\":{{\"content\":{content}}}}}]}}\r\n\r\n");
+        }
+        stream += "data: [DONE]";
+        let reply = gather(stream.as_bytes().chunks(size));
+        let expected: String = texts.iter().map(|(text, _)| text.as_str()).collect();
+        prop_assert_eq!((reply.text, reply.error), (expected, None));
+    }
+
+    #[test]
+    fn whatever_comes_there_is_an_end_and_no_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        json in "data: \\{\"(choices|error|usage|id)\":[\\[\\]{}\":a-z0-9\\\\]{0,40}\\}\n\n",
+    ) {
+        gather([&bytes[..]]);
+        gather([json.as_bytes(), &bytes]);
+        ReplyReader::new(5).read_whole(&bytes, &mut Vec::new()).ok();
+    }
 }
