@@ -28,7 +28,8 @@ use self::{
     encode::Encoded,
     reader::Readers,
     shared::{EndGuard, Life, Shared},
-    writer::{Job, Upkeep, Writer},
+    wal::Upkeep,
+    writer::{Job, Writer},
 };
 use super::{Append, AppendError, Loaded, Log, LogError, data_dir::DataDir};
 use crate::id::ConversationId;
@@ -42,6 +43,7 @@ mod schema;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 pub use progress::{FileStamp, LaggingCursor, LaggingPage, MirrorRow, Progress};
@@ -159,6 +161,8 @@ pub struct LogStats {
     pub commits: u64,
     /// Appends acknowledged since the start.
     pub appends: u64,
+    /// Times that the WAL was moved into the database since the start.
+    pub checkpoints: u64,
     /// Whether it still writes; see [`SqliteLog::died`].
     pub alive: bool,
 }
@@ -259,6 +263,7 @@ impl SqliteLog {
             queued_bytes: self.shared.queued_bytes.load(Ordering::Relaxed),
             commits: self.shared.commits.load(Ordering::Relaxed),
             appends: self.shared.appends.load(Ordering::Relaxed),
+            checkpoints: self.shared.checkpoints.load(Ordering::Relaxed),
             alive: self.shared.is_alive(),
         }
     }

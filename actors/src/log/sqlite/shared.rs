@@ -24,6 +24,7 @@ pub(super) struct Shared {
     pub(super) queued_bytes: AtomicUsize,
     pub(super) commits: AtomicU64,
     pub(super) appends: AtomicU64,
+    pub(super) checkpoints: AtomicU64,
     pub(super) life: watch::Sender<Life>,
     /// Set once the writer's thread has let go of everything.
     pub(super) ended: watch::Sender<bool>,
@@ -37,6 +38,7 @@ impl Shared {
             queued_bytes: AtomicUsize::new(0),
             commits: AtomicU64::new(0),
             appends: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
             life: watch::Sender::new(Life::Running),
             ended: watch::Sender::new(false),
         }

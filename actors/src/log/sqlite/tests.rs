@@ -1,6 +1,7 @@
 use std::{
     fs,
     future::Future,
+    io,
     sync::{
         Condvar,
         atomic::{AtomicBool, AtomicUsize},
@@ -425,6 +426,79 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
     drop(log);
     let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
     assert_eq!(entries(&log, "a").len(), 2);
+}
+
+/// The whole disk, not only the database: SQLite meets it while it commits.
+#[test]
+#[ignore = "needs a file system of a few MB at SMALL_DISK"]
+fn a_disk_that_others_filled_refuses_and_recovers_by_itself() {
+    let small = std::env::var_os("SMALL_DISK").expect("SMALL_DISK");
+    let temp = tempfile::tempdir_in(small).unwrap();
+    let dir = DataDir::lock(temp.path().join("data")).unwrap();
+    let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
+    wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+    for round in 0..20_u64 {
+        let filler = temp.path().join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        // Fills by ever smaller pieces, leaving a different rest each time.
+        for size in [1 << 20, 1 << 14, 1 << 12] {
+            while io::Write::write_all(&mut file, &vec![0; size]).is_ok() {}
+        }
+        drop(file);
+        if round % 2 == 0 {
+            let room = fs::metadata(&filler).unwrap().len() - round * 2048;
+            fs::File::options()
+                .write(true)
+                .open(&filler)
+                .unwrap()
+                .set_len(room)
+                .unwrap();
+        }
+        let text = "x".repeat(100_000);
+        let entry = || vec![accepted(u128::from(round), &text)];
+        let answers: Vec<_> = (0..3)
+            .map(|_| wait("append", log.append(append("a", round + 1, entry()))))
+            .collect();
+        for answer in &answers {
+            assert!(
+                matches!(answer, Err(AppendError::Unavailable(_))),
+                "{answer:?}"
+            );
+        }
+        assert_eq!(entries(&log, "a").len() as u64, round + 1);
+        fs::remove_file(&filler).unwrap();
+        let answer = wait("append", log.append(append("a", round + 1, entry())));
+        assert_eq!(answer, Ok(round + 2));
+    }
+    drop(log);
+    let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
+    assert_eq!(entries(&log, "a").len(), 21);
+}
+
+#[test]
+fn the_wal_is_moved_into_the_database_at_rest() {
+    let (_temp, dir, log) = open(SqliteOptions {
+        checkpoint_idle: Duration::ZERO,
+        checkpoint_pages: 1,
+        ..SqliteOptions::default()
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    wait("append", log.append(append("a", 0, vec![begun()]))).unwrap();
+    let mut number = 0;
+    while log.stats().checkpoints < 3 {
+        assert!(Instant::now() < deadline, "no checkpoint at rest");
+        number += 1;
+        let entry = accepted(number.into(), "x");
+        wait("append", log.append(append("a", number, vec![entry]))).unwrap();
+    }
+    // What was moved is in the file by itself.
+    let copy = dir.path().join("copy");
+    fs::copy(dir.log_file(), &copy).unwrap();
+    let count: i64 = Connection::open(copy)
+        .unwrap()
+        .query_row("SELECT count(*) FROM entries", [], |row| row.get(0))
+        .unwrap();
+    assert!(count >= 2, "{count}");
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! The one thread that writes: everything queued becomes one transaction, one sync.
 
 use std::{
-    fs,
     path::PathBuf,
     sync::{
         Arc,
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
@@ -20,6 +19,7 @@ use super::{
     progress::Progress,
     reader::{Read, Readers},
     shared::{Life, Shared},
+    wal::{Checkpoint, Upkeep},
 };
 use crate::log::{AppendError, LogError};
 
@@ -73,27 +73,6 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) options: SqliteOptions,
     pub(super) upkeep: Upkeep,
-}
-
-/// What the writer remembers of the WAL between batches.
-#[derive(Default)]
-pub(super) struct Upkeep {
-    /// Something was committed since the last look at the WAL.
-    stirred: bool,
-    /// The disk was full: moving the WAL into the database makes room inside it.
-    pressed: bool,
-    /// A checkpoint failed, and it was said.
-    failing: bool,
-    /// Size from which the next truncation is tried, after one that a reader stood in the way of.
-    truncate_above: u64,
-}
-
-/// How a checkpoint is run: SQLite's own words.
-#[derive(Clone, Copy)]
-enum Checkpoint {
-    Look,
-    Passive,
-    Truncate,
 }
 
 impl Writer {
@@ -329,77 +308,6 @@ impl Writer {
         }
     }
 
-    /// Bounds the WAL under load that leaves no moment of rest.
-    fn keep_wal_small(&mut self) {
-        let size = fs::metadata(&self.wal).map_or(0, |file| file.len());
-        let limit = self.options.wal_truncate_bytes;
-        if !self.shared.is_alive() || size <= limit.max(self.upkeep.truncate_above) {
-            return;
-        }
-        let moved = self.checkpoint(Checkpoint::Truncate);
-        // A reader in the way: not again at the very next batch.
-        self.upkeep.truncate_above = match moved {
-            Some(Frames { busy: false, .. }) => 0,
-            Some(_) | None => size + limit / 4,
-        };
-    }
-
-    /// Moves the WAL into the database while nobody waits.
-    fn rest(&mut self) {
-        self.upkeep.stirred = false;
-        if !self.shared.is_alive() {
-            return;
-        }
-        let waiting = self
-            .checkpoint(Checkpoint::Look)
-            .map_or(0, |frames| frames.in_wal - frames.moved);
-        if waiting >= self.options.checkpoint_pages || (self.upkeep.pressed && waiting > 0) {
-            self.upkeep.pressed = false;
-            self.checkpoint(Checkpoint::Passive);
-        }
-    }
-
-    fn checkpoint(&mut self, how: Checkpoint) -> Option<Frames> {
-        let sql = match how {
-            Checkpoint::Look => "PRAGMA wal_checkpoint(NOOP)",
-            Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
-            Checkpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
-        };
-        // Readers must not hold up the appends behind us: what they keep is moved the next time.
-        let outcome = self.with_busy_timeout(Duration::ZERO, |connection| {
-            connection.query_row(sql, [], |row| {
-                Ok(Frames {
-                    busy: row.get(0)?,
-                    in_wal: row.get(1)?,
-                    moved: row.get(2)?,
-                })
-            })
-        });
-        match outcome {
-            Ok(frames) => {
-                self.upkeep.failing = false;
-                Some(frames)
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.upkeep.failing, true) {
-                    tracing::warn!(%error, "the WAL cannot be moved into the database");
-                }
-                None
-            }
-        }
-    }
-
-    fn with_busy_timeout<T>(
-        &self,
-        timeout: Duration,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        self.connection.busy_timeout(timeout)?;
-        let outcome = query(&self.connection);
-        self.connection.busy_timeout(super::schema::BUSY)?;
-        outcome
-    }
-
     /// Leaves one tidy file behind; or, after a commit of unknown outcome, everything as it is.
     fn finish(mut self) {
         self.readers.stop();
@@ -418,11 +326,4 @@ impl Writer {
             tracing::warn!(%error, "the log's database was not closed cleanly");
         }
     }
-}
-
-/// What a checkpoint says.
-struct Frames {
-    busy: bool,
-    in_wal: i64,
-    moved: i64,
 }

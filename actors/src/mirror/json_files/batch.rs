@@ -149,6 +149,11 @@ impl Tools {
             progress(&document.id, document.incarnation, None, *stamp)
         });
         if let Err(error) = self.log.record_progress(MIRROR, intents.collect()).await {
+            let (dir, staged) = (self.dir.clone(), ids.clone());
+            let discarded =
+                spawn_blocking(move || staged.iter().for_each(|id| files::discard(&dir, id)));
+            // Should it panic, the temporaries stay until the next try.
+            drop(discarded.await);
             return fail_all(Arc::from(error.to_string()), outcomes);
         }
         let dir = self.dir.clone();

@@ -55,8 +55,7 @@ pub(super) fn stage(dir: &Path, document: Document) -> Result<Staged, (Conversat
             },
         }),
         Err(error) => {
-            // On a full disk the torso itself is in the way.
-            drop(fs::remove_file(path));
+            discard(dir, &document.id);
             Err((document.id, error))
         }
     }
@@ -103,7 +102,17 @@ pub(super) fn publish(
             stamp,
             set_aside,
         }),
-        Err(error) => Err((document.id, error)),
+        Err(error) => {
+            discard(dir, &document.id);
+            Err((document.id, error))
+        }
+    }
+}
+
+/// Removes a document that was staged in vain: it would only take room until the next try.
+pub(super) fn discard(dir: &Path, id: &ConversationId) {
+    if let Err(error) = fs::remove_file(temporary(dir, id)) {
+        tracing::debug!(conversation = %id, %error, "a temporary file stays until the next try");
     }
 }
 
@@ -127,7 +136,7 @@ pub(super) fn remove_temporaries(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn temporary(dir: &Path, id: &ConversationId) -> PathBuf {
+fn temporary(dir: &Path, id: &ConversationId) -> PathBuf {
     dir.join(format!("{id}{TEMPORARY}"))
 }
 

@@ -1,0 +1,111 @@
+//! When the WAL is moved into the database: by the writer alone, and while nobody waits if it can be.
+
+use std::{fs, sync::atomic::Ordering, time::Duration};
+
+use rusqlite::Connection;
+
+use super::{schema::BUSY, writer::Writer};
+
+/// What the writer remembers of the WAL between batches.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    /// Something was committed since the last look at the WAL.
+    pub(super) stirred: bool,
+    /// The disk was full: moving the WAL into the database makes room inside it.
+    pub(super) pressed: bool,
+    /// A checkpoint failed, and it was said.
+    failing: bool,
+    /// Size from which the next truncation is tried, after one that a reader stood in the way of.
+    truncate_above: u64,
+}
+
+/// How a checkpoint is run: SQLite's own words.
+#[derive(Clone, Copy)]
+pub(super) enum Checkpoint {
+    Look,
+    Passive,
+    Truncate,
+}
+
+/// What a checkpoint says.
+pub(super) struct Frames {
+    busy: bool,
+    in_wal: i64,
+    moved: i64,
+}
+
+impl Writer {
+    /// Bounds the WAL under load that leaves no moment of rest.
+    pub(super) fn keep_wal_small(&mut self) {
+        let size = fs::metadata(&self.wal).map_or(0, |file| file.len());
+        let limit = self.options.wal_truncate_bytes;
+        if !self.shared.is_alive() || size <= limit.max(self.upkeep.truncate_above) {
+            return;
+        }
+        let moved = self.checkpoint(Checkpoint::Truncate);
+        // A reader in the way: not again at the very next batch.
+        self.upkeep.truncate_above = match moved {
+            Some(Frames { busy: false, .. }) => 0,
+            Some(_) | None => size + limit / 4,
+        };
+    }
+
+    /// Moves the WAL into the database while nobody waits.
+    pub(super) fn rest(&mut self) {
+        self.upkeep.stirred = false;
+        if !self.shared.is_alive() {
+            return;
+        }
+        let waiting = self
+            .checkpoint(Checkpoint::Look)
+            .map_or(0, |frames| frames.in_wal - frames.moved);
+        if waiting >= self.options.checkpoint_pages || (self.upkeep.pressed && waiting > 0) {
+            self.upkeep.pressed = false;
+            self.checkpoint(Checkpoint::Passive);
+        }
+    }
+
+    pub(super) fn checkpoint(&mut self, how: Checkpoint) -> Option<Frames> {
+        let sql = match how {
+            Checkpoint::Look => "PRAGMA wal_checkpoint(NOOP)",
+            Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            Checkpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+        };
+        // Readers must not hold up the appends behind us: what they keep is moved the next time.
+        let outcome = self.with_busy_timeout(Duration::ZERO, |connection| {
+            connection.query_row(sql, [], |row| {
+                Ok(Frames {
+                    busy: row.get(0)?,
+                    in_wal: row.get(1)?,
+                    moved: row.get(2)?,
+                })
+            })
+        });
+        match outcome {
+            Ok(frames) => {
+                if !matches!(how, Checkpoint::Look) {
+                    self.upkeep.failing = false;
+                    self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(frames)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.upkeep.failing, true) {
+                    tracing::warn!(%error, "the WAL cannot be moved into the database");
+                }
+                None
+            }
+        }
+    }
+
+    fn with_busy_timeout<T>(
+        &self,
+        timeout: Duration,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.connection.busy_timeout(timeout)?;
+        let outcome = query(&self.connection);
+        self.connection.busy_timeout(BUSY)?;
+        outcome
+    }
+}
