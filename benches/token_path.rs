@@ -1,0 +1,279 @@
+//! A token's way from the provider to a session, under both placements of conversations.
+//!
+//! Two worker threads hold the sessions, the simulator sends replies of 64 tokens over loopback,
+//! the log acknowledges without writing: what is left is the HTTP client, the reader, the
+//! conversation and the way to the session. `burst` has the reply in one write, `single` one write
+//! a token. Time is for 32 turns at once; read the ratio of the placements in one run.
+
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures::{FutureExt, future::BoxFuture};
+use idol_actors::{
+    caller::Caller,
+    conversation::{
+        command::{Attachment, Deliver, Listener, StartTurn, Want},
+        event::EventBody,
+        message::{Draft, Role},
+        prompt::Parameters,
+    },
+    engine::Engine,
+    id::{ConversationId, TurnId},
+    json_text::JsonText,
+    limits::{CREDIT_BATCH, CREDIT_WINDOW},
+    log::{Append, AppendError, Loaded, Log, LogError},
+    metrics::Metrics,
+    provider::openrouter::{Deadlines, OpenRouterConfig},
+    shared::{ChatProvider, EngineConfig, Home, Placement},
+};
+use idol_simulator::{Options, Simulator};
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+
+const TURNS: usize = 32;
+const TOKENS: usize = 64;
+const WORKERS: usize = 2;
+
+/// Acknowledges everything and keeps nothing.
+#[derive(Debug)]
+struct Forgetful;
+
+impl Log for Forgetful {
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<u64, AppendError>> {
+        let seq = append.expected_seq + append.entries.len() as u64;
+        async move { Ok(seq) }.boxed()
+    }
+
+    fn load(&self, _: ConversationId) -> BoxFuture<'static, Result<Option<Loaded>, LogError>> {
+        async { Ok(None) }.boxed()
+    }
+}
+
+/// Takes a turn's events as a fast client does.
+struct Listening {
+    attachment: Option<Attachment>,
+    taken: u32,
+    events: usize,
+    done: Option<oneshot::Sender<usize>>,
+}
+
+impl Actor for Listening {
+    type Context = Context<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Adopt(Attachment);
+
+impl Handler<Adopt> for Listening {
+    type Result = ();
+
+    fn handle(&mut self, Adopt(attachment): Adopt, _: &mut Self::Context) {
+        self.attachment = Some(attachment);
+        self.give();
+    }
+}
+
+impl Listening {
+    fn give(&mut self) {
+        if let Some(attachment) = &self.attachment
+            && self.taken >= CREDIT_BATCH
+            && attachment.credit(self.taken)
+        {
+            self.taken = 0;
+        }
+    }
+}
+
+impl Handler<Deliver> for Listening {
+    type Result = ();
+
+    fn handle(&mut self, msg: Deliver, _: &mut Self::Context) {
+        self.events += 1;
+        self.taken += 1;
+        self.give();
+        if let EventBody::Ended(outcome) = &msg.event.body {
+            assert!(outcome.error.is_none(), "{outcome:?}");
+            self.attachment = None;
+            if let Some(done) = self.done.take() {
+                done.send(self.events).ok();
+            }
+        }
+    }
+}
+
+/// A worker thread that starts turns, as an HTTP worker does.
+struct Worker {
+    engine: Engine,
+    home: Option<Arc<Home>>,
+    model: &'static str,
+}
+
+impl Actor for Worker {
+    type Context = Context<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "usize")]
+struct Turn;
+
+impl Handler<Turn> for Worker {
+    type Result = ResponseFuture<usize>;
+
+    fn handle(&mut self, _: Turn, _: &mut Self::Context) -> Self::Result {
+        let conversation = self
+            .engine
+            .conversation(ConversationId::random(), self.home.clone());
+        let (done, finished) = oneshot::channel();
+        let session = Listening {
+            attachment: None,
+            taken: 0,
+            events: 0,
+            done: Some(done),
+        }
+        .start();
+        let listener = Listener {
+            attachment: 0,
+            sink: session.clone().recipient(),
+            want: Want::Everything,
+            credit: CREDIT_WINDOW,
+        };
+        let command = StartTurn {
+            caller: Caller::Anonymous,
+            turn: TurnId::now(),
+            messages: vec![Draft::text(
+                Role::User,
+                JsonText::escape("Tell me a story."),
+            )],
+            parameters: Parameters {
+                model: self.model.into(),
+                system: JsonText::escape("You are a companion."),
+                max_tokens: 1_000,
+                members: "\"temperature\":0.7".into(),
+            },
+            user_id: None,
+            character_id: None,
+        };
+        Box::pin(async move {
+            let started = conversation.start_turn(command, Some(listener)).await;
+            let attachment = started.unwrap().attachment.unwrap();
+            session.send(Adopt(attachment)).await.unwrap();
+            finished.await.unwrap()
+        })
+    }
+}
+
+struct Bench {
+    runtime: tokio::runtime::Runtime,
+    workers: Vec<Addr<Worker>>,
+}
+
+impl Bench {
+    /// An engine on a thread of its own, with its workers.
+    fn start(placement: Placement, model: &'static str, base_url: &str) -> Self {
+        let base_url = base_url.to_owned();
+        let (ready, workers) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            actix::System::new().block_on(async move {
+                let config = EngineConfig {
+                    placement,
+                    chat: ChatProvider::OpenRouter(OpenRouterConfig {
+                        base_url,
+                        api_key: None,
+                        http_referer: None,
+                        title: None,
+                        deadlines: Deadlines::default(),
+                        reply_bytes_max: 1 << 20,
+                    }),
+                    default_context_tokens: 8_192,
+                    conversation_idle: Duration::from_secs(1),
+                    resident_bytes_max: 1 << 30,
+                    stall_deadline: Duration::from_secs(60),
+                    turn_deadline: Duration::from_secs(60),
+                    json_files: None,
+                    failpoints: None,
+                };
+                let metrics = Metrics::register(&mut Registry::default());
+                let engine = Engine::start(config, Arc::new(Forgetful), None, metrics).unwrap();
+                let workers: Vec<_> = (0..WORKERS)
+                    .map(|_| {
+                        let arbiter = actix::Arbiter::new();
+                        let engine = engine.clone();
+                        Worker::start_in_arbiter(&arbiter.handle(), move |_| Worker {
+                            home: engine.home_here().unwrap(),
+                            engine,
+                            model,
+                        })
+                    })
+                    .collect();
+                ready.send(workers).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        Self {
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
+            workers: workers.recv().unwrap(),
+        }
+    }
+
+    /// Runs turns at once; tells the events that the sessions got.
+    fn turns(&self) -> usize {
+        let turns = (0..TURNS).map(|turn| self.workers[turn % WORKERS].send(Turn));
+        let events = self.runtime.block_on(futures::future::join_all(turns));
+        events.into_iter().map(Result::unwrap).sum()
+    }
+}
+
+fn token_path(criterion: &mut Criterion) {
+    let simulator = Simulator::start_with(Options {
+        threads: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    let base_url = simulator.base_url();
+    for (pace, model) in [
+        ("burst", "sim/tokens=64,batch=64"),
+        ("single", "sim/tokens=64,batch=1"),
+    ] {
+        let mut group = criterion.benchmark_group(format!("token_path/{pace}"));
+        group.throughput(Throughput::Elements((TURNS * TOKENS) as u64));
+        for (name, placement) in [
+            ("a_with_the_caller", Placement::Caller),
+            ("b_engine_threads", Placement::Engine(WORKERS)),
+        ] {
+            let bench = Bench::start(placement, model, &base_url);
+            let events = bench.turns();
+            eprintln!(
+                "{pace}/{name}: {:.1} events a turn of {TOKENS} tokens",
+                events as f64 / TURNS as f64
+            );
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let start = Instant::now();
+                    for _ in 0..rounds {
+                        bench.turns();
+                    }
+                    start.elapsed()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(6));
+    targets = token_path
+}
+criterion_main!(benches);
