@@ -24,25 +24,13 @@ mod websocket;
 /// All routes.
 pub fn configure(service: &mut web::ServiceConfig) {
     service
-        .service(resource(
-            "/health",
-            "GET, HEAD",
-            web::get().to(health::health),
-        ))
-        .service(resource(
-            "/ready",
-            "GET, HEAD",
-            web::get().to(health::ready),
-        ))
-        .service(resource(
-            "/metrics",
-            "GET, HEAD",
-            web::get().to(metrics::metrics),
-        ))
+        .service(resource("/health", READ, read().to(health::health)))
+        .service(resource("/ready", READ, read().to(health::ready)))
+        .service(resource("/metrics", READ, read().to(metrics::metrics)))
         .service(resource(
             "/conversation/{id}",
-            "GET, HEAD",
-            web::get().to(conversations::read),
+            READ,
+            read().to(conversations::read),
         ))
         .service(resource("/chat", "POST", web::post().to(chat::complete)))
         .service(resource(
@@ -54,7 +42,14 @@ pub fn configure(service: &mut web::ServiceConfig) {
         .default_service(web::to(unknown));
 }
 
-/// A path with one method, an answer for the others, and a net for panics.
+/// What a path that is read answers.
+const READ: &str = "GET, HEAD";
+
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// A path with one route, an answer for other methods, and a net for panics.
 fn resource(
     path: &'static str,
     allow: &'static str,
@@ -68,15 +63,8 @@ fn resource(
         InitError = (),
     >,
 > {
-    let mut resource = web::resource([path.to_owned(), format!("{path}/")]).route(route);
-    if allow.contains("OPTIONS") {
-        resource = resource.route(
-            web::route()
-                .guard(guard::Options())
-                .to(HttpResponse::NoContent),
-        );
-    }
-    resource
+    web::resource([path.to_owned(), format!("{path}/")])
+        .route(route)
         .default_service(web::to(move || async move {
             Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow })
         }))

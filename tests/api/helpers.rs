@@ -32,12 +32,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// Asks again and again until the answer is there. For states that nobody announces.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut probes = tokio::time::interval(Duration::from_millis(5));
     within(what, async {
         loop {
             if let Some(value) = probe().await {
                 return value;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            probes.tick().await;
         }
     })
     .await
