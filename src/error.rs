@@ -28,6 +28,8 @@ pub enum ApiError {
         /// The limit.
         limit: usize,
     },
+    /// The body did not come in time.
+    BodyTimeout,
     /// Nobody may do this from there.
     Unauthorized {
         /// One sentence.
@@ -167,6 +169,11 @@ impl ApiError {
                 "payload_too_large",
                 &format!("The request body is larger than {limit} bytes"),
             ),
+            Self::BodyTimeout => plain(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The request body did not come in time",
+            ),
             Self::Unauthorized { sentence } => {
                 plain(StatusCode::UNAUTHORIZED, "unauthorized", sentence)
             }
@@ -210,6 +217,7 @@ impl ApiError {
                 "conversation_id": spelled,
             }),
             Self::PayloadTooLarge { .. }
+            | Self::BodyTimeout
             | Self::Unauthorized { .. }
             | Self::UnknownRoute
             | Self::MethodNotAllowed { .. }
@@ -226,6 +234,7 @@ impl ApiError {
             Self::Invalid(_)
             | Self::InvalidId(_)
             | Self::PayloadTooLarge { .. }
+            | Self::BodyTimeout
             | Self::Unauthorized { .. }
             | Self::UnknownRoute
             | Self::MethodNotAllowed { .. }
@@ -316,6 +325,7 @@ impl ResponseError for ApiError {
             Self::Invalid(_)
             | Self::InvalidId(_)
             | Self::PayloadTooLarge { .. }
+            | Self::BodyTimeout
             | Self::UnknownRoute
             | Self::BadRequest { .. }
             | Self::Engine { .. }

@@ -1,5 +1,7 @@
 //! `POST /chat` and `POST /chat/stream`.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, body::BoxBody, http::header, web};
 use futures::StreamExt;
 use idol_actors::{caller::Caller, id::TurnId};
@@ -74,9 +76,15 @@ fn name_conversation(response: &mut HttpResponse, named: &Named) {
     }
 }
 
+/// Longest time that a request's body may take to come.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
 async fn read(server: &Server, payload: web::Payload) -> Result<ChatRequest, ApiError> {
-    let body = gather(payload, server.limits.body_bytes).await?;
-    ChatRequest::parse(&body, &server.defaults)
+    let body = gather(payload, server.limits.body_bytes);
+    match tokio::time::timeout(BODY_DEADLINE, body).await {
+        Ok(body) => ChatRequest::parse(&body?, &server.defaults),
+        Err(_elapsed) => Err(ApiError::BodyTimeout),
+    }
 }
 
 /// A body of at most so many bytes, whatever its Content-Type says.
