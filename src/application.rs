@@ -376,7 +376,9 @@ fn serve(
             .wrap(cors(&server_config.allowed_origins))
             .wrap(from_fn(name_request))
     };
-    let mut http = HttpServer::new(factory)
+    let workers = config.server.workers.unwrap_or_else(cores);
+    let http = HttpServer::new(factory)
+        .workers(workers)
         .tcp_nodelay(true)
         .on_connect(move |connection, _| {
             if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
@@ -388,16 +390,13 @@ fn serve(
                 }
             }
         })
-        .max_connections(config.server.max_connections)
+        // The limit is each worker's, the operator's is the process's.
+        .max_connections(config.server.max_connections.div_ceil(workers))
         .backlog(u32::try_from(BACKLOG).unwrap_or(u32::MAX))
         .shutdown_timeout(CLOSE_SECS)
-        .disable_signals();
-    if let Some(workers) = config.server.workers {
-        http = http.workers(workers);
-    } else {
-        http = http.workers(cores());
-    }
-    let http = http.listen(listener).map_err(StartError::Http)?;
+        .disable_signals()
+        .listen(listener)
+        .map_err(StartError::Http)?;
     Ok(http.run())
 }
 
