@@ -27,22 +27,18 @@ pub fn configure(service: &mut web::ServiceConfig) {
         .service(resource(
             "/health",
             "GET, HEAD",
-            web::get().to(health::health),
+            reading().to(health::health),
         ))
-        .service(resource(
-            "/ready",
-            "GET, HEAD",
-            web::get().to(health::ready),
-        ))
+        .service(resource("/ready", "GET, HEAD", reading().to(health::ready)))
         .service(resource(
             "/metrics",
             "GET, HEAD",
-            web::get().to(metrics::metrics),
+            reading().to(metrics::metrics),
         ))
         .service(resource(
             "/conversation/{id}",
             "GET, HEAD",
-            web::get().to(conversations::read),
+            reading().to(conversations::read),
         ))
         .service(resource("/chat", "POST", web::post().to(chat::complete)))
         .service(resource(
@@ -52,6 +48,11 @@ pub fn configure(service: &mut web::ServiceConfig) {
         ))
         .service(resource("/ws/chat", "GET", web::get().to(websocket::chat)))
         .default_service(web::to(unknown));
+}
+
+/// GET and HEAD; the body of an answer to HEAD is left out when it is sent.
+fn reading() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A path with one method, an answer for the others, and a net for panics.
