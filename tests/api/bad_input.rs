@@ -636,16 +636,16 @@ impl Fuzz {
     }
 
     fn message(&mut self) -> String {
-        let role = self.choice(&["user", "assistant", "system", "tool", "wizard"]);
-        let content = match self.0.bool() {
-            true => "\"hi\"".to_owned(),
-            false => self.any(3),
-        };
-        let mut message = format!("{{\"role\":\"{role}\",\"content\":{content}}}");
-        if self.0.u32(0..4) == 0 {
-            message = self.object(3, 2);
+        if self.0.u32(0..16) == 0 {
+            return self.object(3, 2);
         }
-        message
+        let role = self.choice(&["user", "user", "assistant", "system", "tool", "developer"]);
+        let content = match self.0.u32(0..8) {
+            0 => self.any(3),
+            1 => "[{\"type\":\"text\",\"text\":\"hi\"}]".to_owned(),
+            _ => "\"hi\"".to_owned(),
+        };
+        format!("{{\"role\":\"{role}\",\"content\":{content}}}")
     }
 
     fn request(&mut self) -> String {
@@ -653,7 +653,7 @@ impl Fuzz {
             return self.any(4);
         }
         let messages: Vec<_> = (0..self.0.u32(0..4)).map(|_| self.message()).collect();
-        let (count, messages) = (self.0.u32(0..3), messages.join(","));
+        let (count, messages) = (self.0.u32(0..5) / 2, messages.join(","));
         let others = self.object(count, 2);
         let others = others.trim_start_matches('{');
         let comma = if others == "}" { "" } else { "," };

@@ -189,8 +189,10 @@ impl TestApp {
     /// `POST /chat` with one user message; the answer's JSON.
     pub async fn chat(&self, conversation: &str, text: &str) -> Value {
         let response = self.post("/chat", say(conversation, text)).await;
-        assert_eq!(response.status(), 200);
-        response.json().await.unwrap()
+        let status = response.status();
+        let answer = response.json().await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     /// `POST /chat/stream`; its events as they come.
