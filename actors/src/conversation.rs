@@ -276,7 +276,11 @@ impl Conversation {
     fn park(&mut self, command: Parked, ctx: &mut Context<Self>) -> Option<Parked> {
         match &self.history {
             History::None | History::Here(_) => return Some(command),
-            History::Failed(error) => command.refuse(error.clone()),
+            History::Failed(error) => {
+                command.refuse(error.clone());
+                // The next command gets a fresh actor, which reads again.
+                self.retire(ctx);
+            }
             History::Reading | History::Absent if self.parked.len() >= PARKED_MAX => {
                 command.refuse(EngineError::Overloaded);
             }
@@ -319,10 +323,6 @@ impl Conversation {
             self.carry_out(command, ctx);
         }
         self.drained_check();
-        if matches!(self.history, History::Failed(_)) {
-            // The next command gets a fresh actor, which reads again.
-            self.retire(ctx);
-        }
     }
 
     fn carry_out(&mut self, command: Parked, ctx: &mut Context<Self>) {
@@ -485,6 +485,7 @@ impl Conversation {
         if self.owes() {
             return;
         }
+        self.drained_check();
         self.stage = Stage::Retired(End::Idle);
         self.shared.directory.remove(&self.id, self.generation);
         ctx.stop();

@@ -41,10 +41,8 @@ pub async fn complete(
     };
     let mut started = conversation.start_turn(command, Some(listener)).await?;
     if let Some(attachment) = started.attachment.take() {
-        let adopted = session.try_send(Adopt(attachment));
-        if adopted.is_err() {
-            return Err(EngineError::Overloaded);
-        }
+        // A session that has heard its outcome already is over, and needs no lifeline.
+        drop(session.try_send(Adopt(attachment)));
     }
     drop(session);
     let outcome = answered.await.unwrap_or(Err(EngineError::Restarted))?;

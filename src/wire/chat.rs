@@ -341,7 +341,8 @@ fn content_of(fields: &mut Fields<'_>, has_tool_calls: bool) -> Option<Content> 
         return None;
     };
     if raw.get().starts_with('[') {
-        return Some(Content::Parts(RawJson(raw.to_owned())));
+        let parts = fields.of_kind("content", "[", "a list of content parts")?;
+        return Some(Content::Parts(RawJson(parts.to_owned())));
     }
     match serde_json::from_str::<Cow<'_, str>>(raw.get()) {
         Ok(text) => Some(Content::Text(JsonText::escape(&text))),
@@ -386,7 +387,11 @@ fn passed_on(
     };
     for name in NUMBERS {
         if let Some(number) = fields.number(name, f64::MIN, f64::MAX) {
-            add(name, &number.to_string());
+            // A number goes on as it was written: a double would round a long seed.
+            match fields.raw(name).filter(|raw| !raw.get().starts_with('"')) {
+                Some(raw) => add(name, raw.get()),
+                None => add(name, &number.to_string()),
+            }
         }
     }
     for (name, kinds, expected) in OTHERS {

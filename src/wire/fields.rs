@@ -189,11 +189,16 @@ impl<'a> Fields<'a> {
         expected: &'static str,
     ) -> Option<&'a RawValue> {
         let raw = self.raw(name)?;
-        if raw.get().starts_with(|first| kinds.contains(first)) {
-            return Some(raw);
+        if !raw.get().starts_with(|first| kinds.contains(first)) {
+            self.wrong(name, "type_error", format!("Input should be {expected}"));
+            return None;
         }
-        self.wrong(name, "type_error", format!("Input should be {expected}"));
-        None
+        if !is_decodable(raw) {
+            let msg = "Input should hold whole characters and finite numbers";
+            self.wrong(name, "json_invalid", msg);
+            return None;
+        }
+        Some(raw)
     }
 
     /// What was read, unless something was wrong.
@@ -207,7 +212,13 @@ impl<'a> Fields<'a> {
 }
 
 fn short(raw: &RawValue) -> Option<Box<RawValue>> {
-    (raw.get().len() <= INPUT_BYTES_MAX).then(|| raw.to_owned())
+    (raw.get().len() <= INPUT_BYTES_MAX && is_decodable(raw)).then(|| raw.to_owned())
+}
+
+/// Whether every reader can decode it. The grammar allows half a surrogate pair and numbers beyond
+/// a double; kept as they are, they would spoil a document, a prompt or an answer for good.
+fn is_decodable(raw: &RawValue) -> bool {
+    serde_json::from_str::<serde_json::Value>(raw.get()).is_ok()
 }
 
 /// How deep lists and objects are nested. Counts brackets outside strings, valid JSON or not.

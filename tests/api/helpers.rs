@@ -190,8 +190,10 @@ impl TestApp {
     /// `POST /chat` with one user message; the answer's JSON.
     pub async fn chat(&self, conversation: &str, text: &str) -> Value {
         let response = self.post("/chat", say(conversation, text)).await;
-        assert_eq!(response.status(), 200);
-        response.json().await.unwrap()
+        let status = response.status();
+        let answer = response.json().await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     /// `POST /chat/stream`; its events as they come.
@@ -395,4 +397,35 @@ pub fn types(messages: &[Value]) -> Vec<&str> {
         .iter()
         .filter_map(|message| message["type"].as_str())
         .collect()
+}
+
+/// The messages of a prompt that the upstream received, the system prompt left out.
+pub fn prompt(request: &idol_simulator::Request) -> Vec<Value> {
+    let body = request.json().unwrap();
+    let messages = body["messages"].as_array().unwrap();
+    assert_eq!(messages[0]["role"], "system");
+    messages[1..].to_vec()
+}
+
+/// Fails unless the answer is this error in the one shape of errors; returns its body.
+pub async fn refused(response: reqwest::Response, status: u16, code: &str) -> Value {
+    let (given, headers) = (response.status(), response.headers().clone());
+    let text = within("an error's body", response.text()).await.unwrap();
+    assert_eq!(given, status, "{text}");
+    assert_eq!(headers["content-type"], "application/json", "{text}");
+    let body: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(body["code"], code, "{text}");
+    assert!(
+        body["error"]
+            .as_str()
+            .is_some_and(|error| !error.is_empty()),
+        "{text}"
+    );
+    assert!(!body["detail"].is_null(), "{text}");
+    let wait = headers
+        .get("retry-after")
+        .map(|wait| wait.to_str().unwrap());
+    let told = body["retry_after"].as_u64().map(|wait| wait.to_string());
+    assert_eq!(wait, told.as_deref(), "{text}");
+    body
 }
