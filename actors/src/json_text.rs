@@ -1,5 +1,7 @@
 //! Text kept in the form in which it is sent and stored: the inside of a JSON string.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Text as the inside of a JSON string, without its quotes, in one canonical escaping
@@ -7,8 +9,15 @@ use serde::{Deserialize, Serialize, Serializer};
 ///
 /// A reply is escaped once, when it arrives; history, log and wire copy these bytes. Lengths on
 /// the wire count decoded UTF-8 bytes, hence [`JsonText::decoded_len`].
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct JsonText(String);
+
+/// Shows the size alone: what people say stays out of log lines.
+impl fmt::Debug for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JsonText({} bytes)", self.0.len())
+    }
+}
 
 impl JsonText {
     /// Escapes plain text.

@@ -1,9 +1,12 @@
 //! What the engine counts. Registered in a registry that the server exposes.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
         counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
         histogram::exponential_buckets,
@@ -12,7 +15,7 @@ use prometheus_client::{
 };
 
 /// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TurnEnd {
     /// The upstream finished its reply.
     Complete,
@@ -22,6 +25,17 @@ pub enum TurnEnd {
     Cancelled,
     /// A shutdown or a restart cut it.
     Interrupted,
+}
+
+impl EncodeLabelValue for TurnEnd {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        })
+    }
 }
 
 /// Labels of the turn counter.

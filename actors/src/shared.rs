@@ -84,7 +84,9 @@ pub enum Failpoint {
 
 /// A hook that is called at every [`Failpoint`], on the conversation's thread. It may panic.
 #[derive(Clone)]
-pub struct Failpoints(Arc<dyn Fn(Failpoint, &ConversationId) + Send + Sync>);
+pub struct Failpoints(Arc<Hook>);
+
+type Hook = dyn Fn(Failpoint, &ConversationId) + Send + Sync;
 
 impl Failpoints {
     /// Calls `hook` at every failpoint.

@@ -225,11 +225,7 @@ pub fn conversation_of(fields: &mut Fields<'_>) -> Result<Option<Named>, ApiErro
     match Named::parse(&spelled) {
         Ok(named) => Ok(Some(named)),
         Err(error) => {
-            fields.wrong(
-                "conversation_id",
-                "invalid_id",
-                format!("conversation_id {error}"),
-            );
+            fields.wrong("conversation_id", "invalid_id", error.to_string());
             Err(ApiError::InvalidId(std::mem::take(&mut fields.errors)))
         }
     }

@@ -4,6 +4,10 @@
 //! what was awaited.
 
 #![allow(missing_docs, unreachable_pub)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "clients of a test end with its runtime"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod helpers;

@@ -326,8 +326,8 @@ mod tests {
                         subscribers.pump(keys[who], &mut streams, 64, now, send);
                     }
                 }
-                for who in 0..3 {
-                    prop_assert!(seen.borrow()[who].len() <= granted[who]);
+                for (seen, granted) in seen.borrow().iter().zip(granted) {
+                    prop_assert!(seen.len() <= granted);
                 }
             }
             streams.get_mut(ordinal).unwrap().end(outcome());

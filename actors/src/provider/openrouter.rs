@@ -55,6 +55,6 @@ impl Handler<Generate> for OpenRouter {
         let endpoint = Arc::clone(&self.endpoint);
         let call = Call { endpoint, generate };
         // A task of its own, not `ctx.spawn`: an actor polls all its futures whenever one wakes.
-        Generation::new(tokio::spawn(call.run()).abort_handle())
+        Generation::new(tokio::task::spawn_local(call.run()).abort_handle())
     }
 }

@@ -158,7 +158,7 @@ fn on_deadline(reader: &mut ReplyReader, watch: &Watch, mut deltas: Vec<Delta>) 
 fn drain(mut response: Response) {
     let rest = async move { while let Ok(Some(_)) = response.chunk().await {} };
     // Not waited for at shutdown: it is bounded, and only a connection is lost.
-    drop(tokio::spawn(timeout(DRAIN_WAIT, rest)));
+    drop(tokio::task::spawn_local(timeout(DRAIN_WAIT, rest)));
 }
 
 async fn read_whole(response: Response, mut reader: ReplyReader, watch: &Watch) -> Last {
