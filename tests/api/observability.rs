@@ -158,8 +158,8 @@ async fn metrics_count_what_happens() {
     let metrics = response.text().await.unwrap();
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     for (name, value) in [
-        ("idol_router_turns_total{end=\"Complete\"}", 2.0),
-        ("idol_router_turns_total{end=\"Failed\"}", 1.0),
+        ("idol_router_turns_total{end=\"complete\"}", 2.0),
+        ("idol_router_turns_total{end=\"failed\"}", 1.0),
         ("idol_router_time_to_first_token_seconds_count", 2.0),
         ("idol_router_conversation_actors", 2.0),
         ("idol_router_conversation_restarts_total", 0.0),
@@ -194,7 +194,7 @@ async fn metrics_of_a_turn_are_there_when_its_answer_is() {
         app.chat("c1", "hi").await;
         let value = sample(
             &metrics(&app).await,
-            "idol_router_turns_total{end=\"Complete\"}",
+            "idol_router_turns_total{end=\"complete\"}",
         );
         assert_eq!(value, Some(f64::from(turns)));
     }
