@@ -274,7 +274,7 @@ async fn the_ancestors_conversations_are_there_word_for_word_and_go_on() {
             assert_eq!(new["timestamp"], format!("{at}{fraction}Z"));
             assert!(uuid::Uuid::try_parse(new["id"].as_str().unwrap()).is_ok());
         }
-        let requests = app.simulator.take_requests();
+        let requests = app.simulator.chat_requests();
         let sent = prompt(requests.last().unwrap());
         let expected: Vec<_> = old
             .iter()
