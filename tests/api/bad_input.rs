@@ -540,6 +540,54 @@ async fn what_is_hardly_http_does_no_harm() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_before_it_sends_a_body_is_told_to_go_on() {
+    let app = TestApp::start().await;
+    let body = say("c1", "hi").to_string();
+    let head = format!(
+        "POST /chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(app.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    within("the word to go on", stream.read_exact(&mut go_on))
+        .await
+        .unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    stream.write_all(body.as_bytes()).await.unwrap();
+
+    let mut answer = String::new();
+    within("the answer", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert_eq!(app.said("c1").await.len(), 2);
+}
+
+#[tokio::test]
+async fn requests_that_come_in_one_write_are_answered_in_order() {
+    let app = TestApp::start().await;
+    let post = |number: u32| {
+        let body = say("c1", &format!("message {number}")).to_string();
+        let length = body.len();
+        format!("POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let last = "GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let requests = [&post(1), &post(2), last].map(str::to_owned).concat();
+
+    let answer = exchange(app.address, requests.as_bytes()).await;
+
+    let statuses: Vec<_> = answer
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, prefix)| &answer[at + prefix.len()..][..3])
+        .collect();
+    assert_eq!(statuses, ["200", "200", "404"]);
+    let said = app.said("c1").await;
+    assert_eq!((&*said[0].1, &*said[2].1), ("message 1", "message 2"));
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_does_no_harm() {
     let app = TestApp::start().await;
     for framing in [

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use idol_simulator::{Script, Simulator, ToolCall};
 use serde_json::{Value, json};
 
-use crate::helpers::{Setup, TestApp, prompt, refused, say};
+use crate::helpers::{DEADLINE, Setup, TestApp, prompt, refused, say, until};
 
 /// The names of an object's members.
 fn members(object: &Value) -> BTreeSet<&str> {
@@ -416,6 +416,28 @@ async fn no_message_at_all_is_refused_and_begins_no_conversation() {
         .await;
     }
     assert!(app.simulator.chat_requests().is_empty());
+}
+
+#[tokio::test]
+async fn the_turn_goes_on_when_its_client_leaves() {
+    let app = TestApp::start().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::new().text("Too late?").hold_headers(&gate));
+    let request = app.http.post(app.url("/chat")).json(&say("c1", "hi"));
+    tokio::select! {
+        _ = request.send() => panic!("the upstream has not answered"),
+        reached = gate.reached(1, DEADLINE) => reached.unwrap(),
+    }
+
+    gate.open();
+
+    let reply = until("the reply in the document", async || {
+        app.said("c1").await.into_iter().nth(1)
+    });
+    let expected = ("assistant".to_owned(), "Too late?".to_owned());
+    assert_eq!(reply.await, expected);
+    app.assert_nothing_left().await;
 }
 
 #[tokio::test]

@@ -274,7 +274,7 @@ async fn the_ancestors_conversations_are_there_word_for_word_and_go_on() {
             assert_eq!(new["timestamp"], format!("{at}{fraction}Z"));
             assert!(uuid::Uuid::try_parse(new["id"].as_str().unwrap()).is_ok());
         }
-        let requests = app.simulator.take_requests();
+        let requests = app.simulator.chat_requests();
         let sent = prompt(requests.last().unwrap());
         let expected: Vec<_> = old
             .iter()
@@ -354,6 +354,20 @@ async fn a_torn_document_is_an_error_and_nothing_is_written_over_it() {
 }
 
 #[tokio::test]
+async fn a_document_that_an_operator_has_repaired_is_read_without_a_restart() {
+    let (dir, app) = after_the_ancestor().await;
+    let path = format!("/conversation/{TORN}");
+    refused(app.get(&path).await, 500, "conversation_unreadable").await;
+    let good = json!({"id": TORN, "messages": [{"role": "user", "content": "mended"}]});
+
+    let place = dir.path().join(format!("conversations/{TORN}.json"));
+    fs::write(place, good.to_string()).unwrap();
+
+    let said = app.said(TORN).await;
+    assert_eq!(said, [("user".to_owned(), "mended".to_owned())]);
+}
+
+#[tokio::test]
 async fn after_a_turn_the_json_file_is_the_document() {
     let app = TestApp::start().await;
     let mut body = say("c1", "Grüße \"you\"\n");
@@ -414,4 +428,7 @@ async fn conversations_are_the_same_after_a_restart() {
     let app = Setup::new().data_dir(dir.path()).start().await;
 
     assert_eq!(read(&app).await, before);
+    app.chat("c1", "still there?").await;
+    let sent = prompt(&app.simulator.chat_requests()[0]);
+    assert_eq!(sent.len(), 5, "{sent:?}");
 }

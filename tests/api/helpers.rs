@@ -427,5 +427,8 @@ pub async fn refused(response: reqwest::Response, status: u16, code: &str) -> Va
         .map(|wait| wait.to_str().unwrap());
     let told = body["retry_after"].as_u64().map(|wait| wait.to_string());
     assert_eq!(wait, told.as_deref(), "{text}");
+    if matches!(status, 400..=428 | 430..=499) {
+        assert_eq!(headers["x-should-retry"], "false", "{text}");
+    }
     body
 }

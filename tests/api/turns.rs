@@ -102,16 +102,10 @@ async fn a_ninth_waiting_turn_is_refused_and_the_others_are_answered() {
         assert_eq!(types(&stream.all().await), ["done"]);
     }
     let said = app.said("c1").await;
-    let asked: Vec<_> = said.iter().step_by(2).map(|(_, text)| text).collect();
     assert_eq!(said.len(), 18);
-    assert_eq!(
-        asked,
-        (0..9)
-            .map(|number| format!("message {number}"))
-            .collect::<Vec<_>>()
-            .iter()
-            .collect::<Vec<_>>()
-    );
+    for (number, (_, text)) in said.iter().step_by(2).enumerate() {
+        assert_eq!(*text, format!("message {number}"));
+    }
     app.chat("c1", "there is room again").await;
 }
 
