@@ -41,12 +41,13 @@ fn serve(config: Config) -> ExitCode {
     }
     actix_web::rt::System::new().block_on(async move {
         let banner = Banner::of(&config);
+        let terminated = terminated();
         let application = match Application::build(config, Tuning::default()).await {
             Ok(application) => application,
             Err(error) => return fail(1, &error),
         };
         eprintln!("{banner}listening on http://{}", application.address());
-        match application.run_until(terminated()).await {
+        match application.run_until(terminated).await {
             Ok(Ended::Stopped) => ExitCode::SUCCESS,
             Ok(Ended::LogDied(reason)) => fail(EXIT_LOG, &reason),
             Err(error) => fail(1, &error),
@@ -54,18 +55,21 @@ fn serve(config: Config) -> ExitCode {
     })
 }
 
-/// SIGTERM, or ctrl-c.
-async fn terminated() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
+/// SIGTERM, or ctrl-c; also one that comes before this is awaited.
+fn terminated() -> impl Future<Output = ()> {
+    let signals = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be received: stop this process by force");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    );
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::error!("signals cannot be received: stop this process by force");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 

@@ -208,9 +208,7 @@ impl Process {
     }
 
     fn signal(&self, name: &str) {
-        let mut kill = std::process::Command::new("kill");
-        let kill = kill.args(["-s", name, &self.id().to_string()]);
-        assert!(kill.status().unwrap().success());
+        signal(self.id(), name);
     }
 
     /// Waits for its end and for the last of its lines.
@@ -234,6 +232,12 @@ impl Process {
         self.signal("TERM");
         assert_eq!(self.end().await.code(), Some(0), "{}", self.stderr());
     }
+}
+
+fn signal(process: u32, name: &str) {
+    let mut kill = std::process::Command::new("kill");
+    let kill = kill.args(["-s", name, &process.to_string()]);
+    assert!(kill.status().unwrap().success());
 }
 
 fn said_in(document: &Value) -> Vec<(String, String)> {

@@ -3,8 +3,8 @@
 use idol_simulator::{Script, Simulator, reply_text};
 use serde_json::json;
 
-use super::{Launch, Process, assistant, user};
-use crate::helpers::{DEADLINE, client, say, text_of, types, until};
+use super::{Launch, Process, assistant, signal, user};
+use crate::helpers::{DEADLINE, client, say, text_of, types, until, within};
 
 /// Waits until the process refuses new turns.
 async fn draining(process: &Process) {
@@ -146,12 +146,19 @@ async fn a_socket_gets_the_end_of_its_turn_before_it_is_told_to_go() {
 }
 
 #[tokio::test]
-async fn a_signal_right_after_the_start_is_heard() {
+async fn a_signal_that_comes_during_the_start_ends_the_process_in_order() {
     let simulator = Simulator::start().unwrap();
     let launch = Launch::with(&simulator);
-    for signal in ["TERM", "INT", "TERM"] {
-        let mut process = launch.start().await;
-        process.signal(signal);
-        assert_eq!(process.end().await.code(), Some(0), "{signal}");
-    }
+    let mut child = launch.command(&["--port", "0"]).spawn().unwrap();
+    until("the lock, the first thing a start makes", async || {
+        launch.data().join("lock").exists().then_some(())
+    })
+    .await;
+
+    signal(child.id().unwrap(), "TERM");
+
+    let end = within("the end of the process", child.wait())
+        .await
+        .unwrap();
+    assert_eq!(end.code(), Some(0));
 }
