@@ -114,6 +114,7 @@ enum Parked {
     Start(Box<command::StartTurn>, Option<Listener>, Reply<Started>),
     Attach(command::Attach, Listener, Reply<Attachment>),
     Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
+    Cancel(command::CancelTurn, Reply<Cancelled>),
 }
 
 /// Commands that may wait for the history.
@@ -336,6 +337,10 @@ impl Conversation {
                 let attached = self.attach(&command, listener, ctx);
                 answer(reply, attached.map_err(CommandError::Engine));
             }
+            Some(Parked::Cancel(command, reply)) => {
+                let cancelled = self.cancel(&command, ctx);
+                answer(reply, cancelled.map_err(CommandError::Engine));
+            }
             Some(Parked::Snapshot(caller, reply)) => {
                 let found = self.document().filter(|it| caller.may_use(it.user_id()));
                 answer(reply, Ok(found.map(Document::snapshot)));
@@ -533,6 +538,7 @@ impl Parked {
             Self::Start(_, _, reply) => answer(reply, Err(error.into())),
             Self::Attach(_, _, reply) => answer(reply, Err(error.into())),
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
+            Self::Cancel(_, reply) => answer(reply, Err(error.into())),
         }
     }
 }
@@ -620,8 +626,12 @@ handle!(AskSnapshot, Option<Snapshot>, |act, msg, reply, ctx| {
     }
 });
 handle!(AskCancel, Cancelled, |act, msg, reply, ctx| {
-    let cancelled = act.cancel(&msg.command, ctx);
-    answer(reply, cancelled.map_err(CommandError::Engine));
+    // Stopping goes on while the server drains, as reading does.
+    if let Stage::Retired(_) = act.stage {
+        answer(reply, Err(CommandError::Retired));
+    } else {
+        act.carry_out(Parked::Cancel(msg.command, reply), ctx);
+    }
 });
 handle!(AskDrain, (), |act, msg, reply, ctx| {
     act.drained.push(reply);

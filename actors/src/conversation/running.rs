@@ -8,7 +8,7 @@ use std::{
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
 use super::{
-    Call, Conversation, Pending, Running, Stage, Then, Waiting,
+    Begun, Call, Conversation, Pending, Running, Stage, Then, Waiting,
     command::{CancelTurn, Cancelled},
     document::Document,
     event::Outcome,
@@ -257,7 +257,11 @@ impl Conversation {
         command: &CancelTurn,
         ctx: &mut Context<Self>,
     ) -> Result<Cancelled, EngineError> {
-        let owner = self.document().ok_or(EngineError::NotFound)?.user_id();
+        // A conversation whose first entry is being synced exists for whoever began it.
+        if self.document().is_none() && self.begun == Begun::No {
+            return Err(EngineError::NotFound);
+        }
+        let owner = self.document().and_then(Document::user_id);
         if !command.caller.may_use(owner) {
             return Err(EngineError::NotFound);
         }
