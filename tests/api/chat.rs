@@ -425,9 +425,16 @@ async fn the_turn_goes_on_when_its_client_leaves() {
     app.simulator
         .script(Script::new().text("Too late?").hold_headers(&gate));
     let request = app.http.post(app.url("/chat")).json(&say("c1", "hi"));
+    let accepted = async {
+        gate.reached(1, DEADLINE).await.unwrap();
+        until("the message in the document", async || {
+            (app.get("/conversation/c1").await.status() == 200).then_some(())
+        })
+        .await;
+    };
     tokio::select! {
         _ = request.send() => panic!("the upstream has not answered"),
-        reached = gate.reached(1, DEADLINE) => reached.unwrap(),
+        () = accepted => {}
     }
 
     gate.open();
