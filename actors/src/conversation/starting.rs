@@ -7,7 +7,7 @@ use actix::Context;
 use super::{
     Begun, Conversation, Pending, Stage, Then, Waiting, answer,
     command::{Begin, Listener, Reply, StartTurn, Started, Want},
-    document::{Document, TurnState},
+    document::{Document, TurnRecord, TurnState},
     event::Received,
     message::{Draft, Stamp, StoredMessage},
     message_id, prompt,
@@ -148,10 +148,19 @@ impl Conversation {
     /// The drafts without those at the start that repeat the end of the history.
     fn without_repetition(&self, mut drafts: Vec<Draft>) -> Vec<Draft> {
         if let Some(document) = self.document() {
-            let repeated = prompt::repeated(document.settled(), &drafts);
+            let turns = document.turns();
+            let owed = turns.iter().rev().take_while(|it| self.owes_reply(it));
+            let settled = &turns[..turns.len() - owed.count()];
+            let repeated = prompt::repeated(settled, &drafts);
             drafts.drain(..repeated);
         }
         drafts
+    }
+
+    /// Whether a turn is to be answered yet; one that an actor before this one left open is not.
+    fn owes_reply(&self, record: &TurnRecord) -> bool {
+        let ours = |turn| self.streams.find(turn).is_some();
+        record.state == TurnState::Open && record.turn.is_some_and(ours)
     }
 
     fn stamp(&mut self, turn: TurnId, drafts: &[Draft]) -> Vec<StoredMessage> {
