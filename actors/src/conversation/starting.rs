@@ -1,6 +1,6 @@
 //! Taking commands that change the conversation: begin, start a turn.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use actix::Context;
 
@@ -137,9 +137,11 @@ impl Conversation {
     }
 
     fn open(&self) -> Result<(), EngineError> {
+        let draining = self.shared.draining.load(Ordering::Acquire);
         match self.stage {
-            Stage::Open => Ok(()),
-            Stage::Draining | Stage::Retired(_) => Err(EngineError::ShuttingDown {
+            Stage::Open if !draining => Ok(()),
+            // One that the drain did not find, as it was not there yet, takes nothing either.
+            Stage::Open | Stage::Draining | Stage::Retired(_) => Err(EngineError::ShuttingDown {
                 retry_after: self.shared.retry_after(),
             }),
         }
