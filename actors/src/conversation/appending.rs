@@ -216,7 +216,14 @@ impl Conversation {
             self.appending = Appending::Retrying(wait);
             // Jitter: every conversation of a full disk would otherwise come at the same moment.
             let jittered = wait.mul_f64(0.5 + fastrand::f64());
-            ctx.run_later(jittered, Self::flush);
+            let retry = ctx.run_later(jittered, |act, ctx| {
+                act.retry = None;
+                act.flush(ctx);
+            });
+            // One at a time: each turn that is refused meanwhile would otherwise add another.
+            if let Some(earlier) = self.retry.replace(retry) {
+                ctx.cancel_future(earlier);
+            }
             return;
         }
         // What was pending behind counts on a beginning that is not there.
