@@ -212,6 +212,8 @@ impl Application {
         if let Ended::LogDied(reason) = &ended {
             tracing::error!(%reason, "the log has died, ending the process");
             self.handle.stop(false).await;
+            self.mirror.stop();
+            self.log.close().await;
             return Ok(ended);
         }
         tracing::info!(grace_secs = self.grace.as_secs(), "shutting down");

@@ -71,6 +71,8 @@ pub(crate) struct Conversation {
     /// What is to be appended next; one append is under way at a time.
     pending: Vec<Pending>,
     appending: Appending,
+    /// When the end of a turn that was refused is offered again.
+    retry: Option<SpawnHandle>,
     begun: Begun,
     /// Who waits for the first entry to be synced.
     beginners: Vec<Reply<bool>>,
@@ -234,6 +236,7 @@ impl Conversation {
             waiting: VecDeque::new(),
             pending: Vec::new(),
             appending: Appending::No,
+            retry: None,
             begun: Begun::No,
             beginners: Vec::new(),
             last_stamp: Timestamp::from_micros(0),

@@ -432,3 +432,28 @@ pub async fn refused(response: reqwest::Response, status: u16, code: &str) -> Va
     }
     body
 }
+
+impl TestApp {
+    /// Waits for the end of a server that ends by itself.
+    pub async fn ended(mut self) -> Ended {
+        let thread = self.thread.take().unwrap();
+        within(
+            "the server to end by itself",
+            tokio::task::spawn_blocking(move || thread.join()),
+        )
+        .await
+        .unwrap()
+        .unwrap()
+    }
+}
+
+impl Events {
+    /// All whole events up to the end, or to where the connection was cut.
+    pub async fn all_until_cut(mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}

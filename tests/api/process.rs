@@ -26,6 +26,8 @@ mod stopped;
 struct Launch {
     directory: TempDir,
     settings: Vec<(String, String)>,
+    /// Beyond so many blocks of 512 bytes, no file can be written.
+    file_blocks_max: Option<u32>,
 }
 
 impl Launch {
@@ -34,6 +36,7 @@ impl Launch {
         Self {
             directory: tempfile::tempdir().unwrap(),
             settings: Vec::new(),
+            file_blocks_max: None,
         }
     }
 
@@ -66,7 +69,16 @@ impl Launch {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_idol-router"));
+        let server = env!("CARGO_BIN_EXE_idol-router");
+        let mut command = match self.file_blocks_max {
+            None => Command::new(server),
+            Some(blocks) => {
+                let mut shell = Command::new("/bin/sh");
+                let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited, server]);
+                shell
+            }
+        };
         command
             .args(arguments)
             .env_clear()

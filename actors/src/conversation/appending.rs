@@ -182,8 +182,11 @@ impl Conversation {
     /// Nothing was written: what was asked is refused, the end of a turn is held and offered again.
     fn not_written(&mut self, batch: Vec<Pending>, after_wait: Duration, ctx: &mut Context<Self>) {
         let mut held = Vec::new();
+        let mut refused = Vec::new();
         for pending in batch {
             match pending.then {
+                // A turn that was stopped before it was accepted: it has nothing to end.
+                Then::Ended { ordinal, .. } if refused.contains(&ordinal) => {}
                 Then::Ended { ref since, .. } if since.elapsed() < limits::END_RETRY_TOTAL => {
                     held.push(pending);
                 }
@@ -199,6 +202,7 @@ impl Conversation {
                     }
                 }
                 Then::Accepted { ordinal, reply, .. } => {
+                    refused.push(ordinal);
                     self.forget_turn(ordinal);
                     answer(reply, Err(EngineError::StorageUnavailable.into()));
                 }
@@ -212,7 +216,14 @@ impl Conversation {
             self.appending = Appending::Retrying(wait);
             // Jitter: every conversation of a full disk would otherwise come at the same moment.
             let jittered = wait.mul_f64(0.5 + fastrand::f64());
-            ctx.run_later(jittered, Self::flush);
+            let retry = ctx.run_later(jittered, |act, ctx| {
+                act.retry = None;
+                act.flush(ctx);
+            });
+            // One at a time: each turn that is refused meanwhile would otherwise add another.
+            if let Some(earlier) = self.retry.replace(retry) {
+                ctx.cancel_future(earlier);
+            }
             return;
         }
         // What was pending behind counts on a beginning that is not there.

@@ -1,13 +1,13 @@
 //! Taking commands that change the conversation: begin, start a turn.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use actix::Context;
 
 use super::{
     Begun, Conversation, Pending, Stage, Then, Waiting, answer,
     command::{Begin, Listener, Reply, StartTurn, Started, Want},
-    document::{Document, TurnState},
+    document::{Document, TurnRecord, TurnState},
     event::Received,
     message::{Draft, Stamp, StoredMessage},
     message_id, prompt,
@@ -137,9 +137,11 @@ impl Conversation {
     }
 
     fn open(&self) -> Result<(), EngineError> {
+        let draining = self.shared.draining.load(Ordering::Acquire);
         match self.stage {
-            Stage::Open => Ok(()),
-            Stage::Draining | Stage::Retired(_) => Err(EngineError::ShuttingDown {
+            Stage::Open if !draining => Ok(()),
+            // One that the drain did not find, as it was not there yet, takes nothing either.
+            Stage::Open | Stage::Draining | Stage::Retired(_) => Err(EngineError::ShuttingDown {
                 retry_after: self.shared.retry_after(),
             }),
         }
@@ -148,10 +150,19 @@ impl Conversation {
     /// The drafts without those at the start that repeat the end of the history.
     fn without_repetition(&self, mut drafts: Vec<Draft>) -> Vec<Draft> {
         if let Some(document) = self.document() {
-            let repeated = prompt::repeated(document.settled(), &drafts);
+            let turns = document.turns();
+            let owed = turns.iter().rev().take_while(|it| self.owes_reply(it));
+            let settled = &turns[..turns.len() - owed.count()];
+            let repeated = prompt::repeated(settled, &drafts);
             drafts.drain(..repeated);
         }
         drafts
+    }
+
+    /// Whether a turn is to be answered yet; one that an actor before this one left open is not.
+    fn owes_reply(&self, record: &TurnRecord) -> bool {
+        let ours = |turn| self.streams.find(turn).is_some();
+        record.state == TurnState::Open && record.turn.is_some_and(ours)
     }
 
     fn stamp(&mut self, turn: TurnId, drafts: &[Draft]) -> Vec<StoredMessage> {

@@ -162,3 +162,42 @@ async fn every_turn_that_was_answered_before_a_kill_is_there_after_it_once_and_i
         process.kill().await;
     }
 }
+
+#[tokio::test]
+async fn a_disk_that_fails_ends_the_process_and_the_next_one_has_all_that_was_answered() {
+    let simulator = Simulator::start().unwrap();
+    let mut launch = Launch::with(&simulator).set("MIRROR_IDLE_SECS", "3600");
+    launch.file_blocks_max = Some(800);
+    let mut process = launch.start().await;
+    let mut answered = 0;
+    loop {
+        let text = format!("message {answered} {}", "x".repeat(20_000));
+        let request = process.http.post(process.url("/chat"));
+        match request.json(&say("c1", &text)).send().await {
+            Ok(response) if response.status() == 200 => answered += 1,
+            Ok(response) => {
+                assert_eq!(response.status(), 503);
+                break;
+            }
+            // It ended before the answer was out.
+            Err(_) => break,
+        }
+        assert!(answered < 100, "the disk never fails");
+    }
+
+    let status = process.end().await;
+
+    assert_eq!(status.code(), Some(74), "{}", process.stderr());
+    launch.file_blocks_max = None;
+    let process = launch.start().await;
+    let said = process.said("c1").await;
+    assert!(
+        answered > 1 && said.len() >= answered * 2,
+        "{answered} answers"
+    );
+    for (number, turn) in said.chunks(2).take(answered).enumerate() {
+        assert!(turn[0].1.starts_with(&format!("message {number} ")));
+        assert_eq!(turn[1].0, "assistant");
+    }
+    process.chat("c1", "Are you there?").await;
+}

@@ -129,10 +129,17 @@ async fn a_socket_gets_the_end_of_its_turn_before_it_is_told_to_go() {
         "character_id": "nova", "message": "I am Alice"});
     socket.send(start).await;
     socket.until("chunk").await;
-    let idle = process.socket().await;
+    let mut idle = process.socket().await;
 
     process.signal("TERM");
     draining(&process).await;
+    let late = json!({"type": "start_conversation", "conversation_id": "c2",
+        "character_id": "nova", "message": "I am late"});
+    idle.send(late).await;
+    let refused = idle.next().await;
+    assert_eq!(refused["code"], "shutting_down");
+    assert_eq!(refused["conversation_id"], "c2");
+    assert!(refused["retry_after"].as_u64().unwrap() >= 1);
     gate.open();
 
     let messages = socket.until("response_complete").await;
