@@ -163,7 +163,12 @@ impl Conversation {
         let (ordinal, turn) = (running.ordinal, running.turn);
         let finish = running.finish.take();
         let usage = running.usage.take();
-        let tool_calls = std::mem::take(&mut running.tool_calls).finish();
+        let tool_calls = std::mem::take(&mut running.tool_calls);
+        let tool_calls = match &why {
+            Why::Complete => tool_calls.finish(),
+            // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
+            Why::Failed(_) | Why::Cancelled | Why::Interrupted(_) => None,
+        };
         let model = running.model.clone();
         let Some(stream) = self.streams.get(ordinal) else {
             return;

@@ -3,7 +3,7 @@
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::helpers::{Socket, TestApp, say, text_of};
+use crate::helpers::{Socket, TestApp, say, text_of, within};
 
 /// A way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +70,15 @@ impl<'a> Client<'a> {
     pub async fn ask(&mut self, conversation: &str, text: &str, model: &str) -> Told {
         let mut body = say(conversation, text);
         body["model"] = model.into();
-        match self.door {
-            Door::Chat => self.chat(body).await,
-            Door::Stream => self.stream(body).await,
-            Door::Socket => self.speak(conversation, text, model).await,
-        }
+        let turn = async {
+            match self.door {
+                Door::Chat => self.chat(body).await,
+                Door::Stream => self.stream(body).await,
+                Door::Socket => self.speak(conversation, text, model).await,
+            }
+        };
+        // Pings and keep-alives come even where nothing else does.
+        within(&format!("the end of a turn of {model}"), turn).await
     }
 
     async fn chat(&self, body: Value) -> Told {

@@ -126,6 +126,7 @@ async fn a_prompt_after_a_failure_has_each_message_once() {
 #[tokio::test]
 async fn half_a_tool_call_is_never_kept() {
     let app = TestApp::start().await;
+    // After the text, the call's name and the first of three pieces of its arguments.
     error(&app, "tokens=2,tools=1,fault=cut,after=4".into()).await;
 
     app.chat("c1", "go on").await;

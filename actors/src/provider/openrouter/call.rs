@@ -245,9 +245,9 @@ impl Media {
 /// A request that got no answer.
 fn transport(error: &reqwest::Error) -> UpstreamError {
     match (error.is_connect(), error.is_timeout()) {
-        (true, true) => failure::timed_out("no connection in time"),
-        (true, false) => failure::failed(format!("no connection: {}", root_cause(error))),
-        (false, _) => failure::failed(format!("the connection broke: {}", root_cause(error))),
+        (true, true) => failure::timed_out("gave no connection in time"),
+        (true, false) => failure::failed(format!("gave no connection: {}", root_cause(error))),
+        (false, _) => failure::failed(format!("broke the connection: {}", root_cause(error))),
     }
 }
 

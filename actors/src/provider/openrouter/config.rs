@@ -8,6 +8,8 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use super::report::CUT;
+
 /// What every request says it comes from.
 const USER_AGENT: &str = concat!("idol-router/", env!("CARGO_PKG_VERSION"));
 
@@ -24,6 +26,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// such replies must not use up the window that all on the connection share.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
+
+/// So many first characters of a key are no secret: they are the same in most keys.
+const KEY_PART_MIN: usize = 8;
 
 /// No deadline is longer. Far ones would overflow the clock.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -170,8 +175,23 @@ impl Endpoint {
     /// Takes our key out of an upstream's words; some servers repeat it.
     pub(super) fn redact(&self, message: &mut String) {
         let key = self.api_key.as_ref().map(ExposeSecret::expose_secret);
-        if let Some(key) = key.filter(|key| !key.is_empty() && message.contains(key)) {
+        let Some(key) = key.filter(|key| !key.is_empty()) else {
+            return;
+        };
+        if message.contains(key) {
             *message = message.replace(key, "(key)");
+        }
+        // Words that were cut to their longest may end within the key.
+        if let Some(words) = message.strip_suffix(CUT)
+            && let Some(part) = (KEY_PART_MIN..key.len())
+                .rev()
+                .filter_map(|end| key.get(..end))
+                .find(|part| words.ends_with(part))
+        {
+            let end = words.len() - part.len();
+            message.truncate(end);
+            message.push_str("(key)");
+            message.push(CUT);
         }
     }
 }
@@ -274,6 +294,21 @@ mod tests {
         let mut message = "bad key sk-test!".to_owned();
         endpoint.redact(&mut message);
         assert_eq!(message, "bad key (key)!");
+        let long = OpenRouterConfig {
+            api_key: Some(SecretString::from("hush-0123456789")),
+            ..config()
+        };
+        let endpoint = Endpoint::new(&long).unwrap();
+        for (words, shown) in [
+            ("bad key hush-01234…", "bad key (key)…"),
+            ("bad key hush-012…", "bad key (key)…"),
+            ("bad key hush-01…", "bad key hush-01…"),
+            ("not cut hush-01234", "not cut hush-01234"),
+        ] {
+            let mut message = words.to_owned();
+            endpoint.redact(&mut message);
+            assert_eq!(message, shown);
+        }
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub fn of_response(
     let report = Report::read(body);
     let kind = kind(status, &report);
     let message = if (300..400).contains(&status) {
-        format!("sent a redirect (HTTP {status}); is the base URL right?")
+        told(&format!(
+            "sent a redirect (HTTP {status}); is the base URL right?"
+        ))
     } else {
         sentence(&kind, &format!("HTTP {status}"), &report)
     };
@@ -54,22 +56,27 @@ pub fn of_payload(payload: &[u8]) -> UpstreamError {
     }
 }
 
-/// The reply broke off, or cannot be read.
-pub(super) fn failed(message: impl Into<String>) -> UpstreamError {
+/// The reply broke off, or cannot be read; `what` the upstream did, without a subject.
+pub(super) fn failed(what: impl AsRef<str>) -> UpstreamError {
     UpstreamError {
         upstream: Upstream::OpenRouter,
         kind: UpstreamErrorKind::Failed,
-        message: message.into(),
+        message: told(what.as_ref()),
         retry_after: None,
     }
 }
 
-/// A deadline of ours passed.
-pub(super) fn timed_out(message: impl Into<String>) -> UpstreamError {
+/// A deadline of ours passed; `what` the upstream did, without a subject.
+pub(super) fn timed_out(what: impl AsRef<str>) -> UpstreamError {
     UpstreamError {
         kind: UpstreamErrorKind::Timeout,
-        ..failed(message)
+        ..failed(what)
     }
+}
+
+/// A whole sentence of what the upstream did. Users read it, and may not know its name.
+fn told(what: &str) -> String {
+    format!("The model provider {what}")
 }
 
 fn kind(status: u16, report: &Report) -> UpstreamErrorKind {
@@ -100,10 +107,12 @@ fn sentence(kind: &UpstreamErrorKind, place: &str, report: &Report) -> String {
     use UpstreamErrorKind as Kind;
     let quoted = report.message.as_deref();
     match kind {
-        Kind::Auth => format!("refused the API key ({place})"),
-        Kind::Credits => format!("has no credit or quota left for this API key ({place})"),
+        Kind::Auth => told(&format!("refused the API key ({place})")),
+        Kind::Credits => told(&format!(
+            "has no credit or quota left for this API key ({place})"
+        )),
         Kind::Rejected | Kind::ContextTooLong => quoted.map_or_else(
-            || format!("refused the request ({place})"),
+            || told(&format!("refused the request ({place})")),
             ToOwned::to_owned,
         ),
         Kind::RateLimited => with_quote("asks for fewer requests", place, quoted),
@@ -116,8 +125,8 @@ fn sentence(kind: &UpstreamErrorKind, place: &str, report: &Report) -> String {
 
 fn with_quote(what: &str, place: &str, quoted: Option<&str>) -> String {
     match quoted {
-        Some(quoted) => format!("{what} ({place}): {quoted}"),
-        None => format!("{what} ({place})"),
+        Some(quoted) => told(&format!("{what} ({place}): {quoted}")),
+        None => told(&format!("{what} ({place})")),
     }
 }
 

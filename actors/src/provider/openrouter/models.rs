@@ -85,8 +85,9 @@ pub async fn fetch_context_lengths(
     let endpoint = Endpoint::new(config)?;
     let fetch = async {
         let response = endpoint.get("/models").send().await;
-        let response =
-            response.map_err(|error| failure::failed(error.without_url().to_string()))?;
+        let response = response.map_err(|error| {
+            failure::failed(format!("cannot be asked: {}", error.without_url()))
+        })?;
         let status = response.status();
         let headers = response.headers().clone();
         let mut body = Vec::new();

@@ -70,7 +70,7 @@ impl ReplyReader {
         match last {
             Some(end) => end,
             None if self.chunks.is_finished() => Ok(()),
-            None => Err(failure::failed(format!("the reply broke off: {reason}"))),
+            None => Err(failure::failed(format!("broke off the reply: {reason}"))),
         }
     }
 
@@ -115,7 +115,11 @@ impl ReplyReader {
                     }
                 }
                 Ok(None) => return None,
-                Err(error) => return Some(Err(failure::failed(error.to_string()))),
+                Err(error) => {
+                    return Some(Err(failure::failed(format!(
+                        "cannot be understood: {error}"
+                    ))));
+                }
             }
         }
     }

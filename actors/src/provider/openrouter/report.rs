@@ -9,6 +9,9 @@ use super::{failure::duration, text::canonical_json};
 /// Longest quotation of an upstream, in characters.
 const QUOTE_CHARS_MAX: usize = 500;
 
+/// Stands at the end of a quotation that was cut.
+pub(super) const CUT: char = '…';
+
 /// The facts of an error body.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -207,15 +210,16 @@ fn clean(text: &str) -> Option<String> {
     let mut cleaned = String::new();
     let mut left = QUOTE_CHARS_MAX;
     for word in words {
-        if left == 0 {
-            cleaned.push('…');
-            break;
-        }
-        if !cleaned.is_empty() {
+        if left > 0 && !cleaned.is_empty() {
             cleaned.push(' ');
         }
         cleaned.extend(word.chars().take(left));
-        left = left.saturating_sub(word.chars().count() + 1);
+        let chars = word.chars().count();
+        if chars > left {
+            cleaned.push(CUT);
+            break;
+        }
+        left = left.saturating_sub(chars + 1);
     }
     (!cleaned.is_empty()).then_some(cleaned)
 }
@@ -277,6 +281,9 @@ mod tests {
         );
         let one_word = words(&"x".repeat(10_000)).unwrap();
         assert!(one_word.chars().count() <= QUOTE_CHARS_MAX + 1);
+        assert!(one_word.ends_with(CUT));
+        let fits = "x".repeat(QUOTE_CHARS_MAX);
+        assert_eq!(words(&fits), Some(fits));
         let keyed = words(r#"{"error":"Incorrect key=sk-or-v1-abc. risk-free"}"#).unwrap();
         assert_eq!(keyed, "Incorrect (key) risk-free");
     }

@@ -72,48 +72,68 @@ fn openrouters_errors_have_their_kinds() {
             None,
             "Context is longer than the model allows",
         ),
-        (Kind::Auth, None, "refused the API key (HTTP 401)"),
+        (
+            Kind::Auth,
+            None,
+            "The model provider refused the API key (HTTP 401)",
+        ),
         (
             Kind::Credits,
             None,
-            "has no credit or quota left for this API key (HTTP 402)",
+            "The model provider has no credit or quota left for this API key (HTTP 402)",
         ),
         (Kind::Rejected, None, "Input was flagged"),
-        (Kind::Failed, None, "failed (HTTP 404): No endpoints match"),
+        (
+            Kind::Failed,
+            None,
+            "The model provider failed (HTTP 404): No endpoints match",
+        ),
         (
             Kind::Timeout,
             None,
-            "did not answer in time (HTTP 408): Request timed out",
+            "The model provider did not answer in time (HTTP 408): Request timed out",
         ),
         (Kind::Rejected, None, "Payload too large"),
         (
             Kind::RateLimited,
             Some(20),
-            "asks for fewer requests (HTTP 429): Rate limit exceeded: free-models-per-min",
+            "The model provider asks for fewer requests (HTTP 429): Rate limit exceeded: free-models-per-min",
         ),
         (
             Kind::RateLimited,
             Some(7),
-            "asks for fewer requests (HTTP 429): At capacity",
+            "The model provider asks for fewer requests (HTTP 429): At capacity",
         ),
         (
             Kind::RateLimited,
             None,
-            "asks for fewer requests (HTTP 429): Provider returned error: slow down",
+            "The model provider asks for fewer requests (HTTP 429): Provider returned error: slow down",
         ),
         (
             Kind::Failed,
             None,
-            "failed (HTTP 502): Provider returned error",
+            "The model provider failed (HTTP 502): Provider returned error",
         ),
         (
             Kind::Failed,
             Some(3),
-            "failed (HTTP 503): No provider available",
+            "The model provider failed (HTTP 503): No provider available",
         ),
-        (Kind::Timeout, None, "did not answer in time (HTTP 524)"),
-        (Kind::Failed, None, "failed (HTTP 529): Provider overloaded"),
-        (Kind::Failed, None, "failed (mid-reply): Upstream failed"),
+        (
+            Kind::Timeout,
+            None,
+            "The model provider did not answer in time (HTTP 524)",
+        ),
+        (
+            Kind::Failed,
+            None,
+            "The model provider failed (HTTP 529): Provider overloaded",
+        ),
+        (
+            Kind::Failed,
+            None,
+            "The model provider failed (mid-reply): Upstream failed",
+        ),
     ];
     let found = classified("openrouter_errors.jsonl");
     for (found, expected) in found.iter().zip(&expected) {

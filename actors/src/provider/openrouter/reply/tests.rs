@@ -264,11 +264,17 @@ fn an_answer_that_was_not_streamed_may_be_an_error() {
     ] {
         assert_eq!(
             read(body),
-            (0, "failed (mid-reply): Upstream failed".to_owned())
+            (
+                0,
+                "The model provider failed (mid-reply): Upstream failed".to_owned()
+            )
         );
     }
     let in_choice = r#"{"id":"g","choices":[{"message":{"content":"par"},"finish_reason":"error","error":{"code":502,"message":"x"}}]}"#;
-    assert_eq!(read(in_choice), (2, "failed (mid-reply): x".to_owned()));
+    assert_eq!(
+        read(in_choice),
+        (2, "The model provider failed (mid-reply): x".to_owned())
+    );
     assert!(read("{}").1.contains("without a reply"));
     assert!(read("<html>").1.contains("malformed"));
 }
