@@ -368,7 +368,9 @@ impl Socket {
         within("the next frame", async {
             loop {
                 match self.stream.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(serde_json::from_str(&text).unwrap());
+                    }
                     Some(Ok(Message::Close(frame))) => return Err(frame),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Err(None),
