@@ -41,7 +41,8 @@ struct CreditBook {
 
 #[derive(Debug)]
 struct Line {
-    attachment: Attachment,
+    /// None while it is being asked for: events may come before the answer does.
+    attachment: Option<Attachment>,
     given: Given,
     /// Events encoded whose bytes the server has not taken yet.
     encoded: u32,
@@ -50,14 +51,23 @@ struct Line {
 }
 
 impl CreditBook {
-    fn open(&mut self, number: u64, attachment: Attachment, given: Given) {
+    /// Opens a line for an attachment that is about to be asked for.
+    fn expect(&mut self, number: u64, given: Given) {
         let line = Line {
-            attachment,
+            attachment: None,
             given,
             encoded: 0,
             owed: 0,
         };
         self.lines.insert(number, line);
+    }
+
+    /// The attachment is there. If its line was closed in the meantime, it is let go.
+    fn open(&mut self, number: u64, attachment: Attachment) {
+        if let Some(line) = self.lines.get_mut(&number) {
+            line.attachment = Some(attachment);
+            line.give_batch();
+        }
     }
 
     fn close(&mut self, number: u64) {
@@ -75,9 +85,7 @@ impl CreditBook {
     fn skipped(&mut self, number: u64) {
         if let Some(line) = self.lines.get_mut(&number) {
             line.owed += 1;
-            if line.owed >= CREDIT_BATCH {
-                line.give();
-            }
+            line.give_batch();
         }
     }
 
@@ -85,21 +93,32 @@ impl CreditBook {
     fn release_held(&mut self, number: u64) {
         if let Some(line) = self.lines.get_mut(&number)
             && line.given == Given::Nothing
+            && line.attachment.is_some()
         {
             line.owed += CREDIT_WINDOW;
             line.give();
         }
     }
 
-    /// The server took what was encoded so far: its client takes bytes.
-    fn taken(&mut self) {
+    /// The server took bytes: its client takes them.
+    fn taken(&mut self, taken: Taken) {
         for line in self.lines.values_mut() {
-            line.owed += std::mem::take(&mut line.encoded);
-            if line.owed >= CREDIT_BATCH {
-                line.give();
-            }
+            let events = match taken {
+                Taken::Everything => line.encoded,
+                Taken::OneEvent => line.encoded.min(1),
+            };
+            line.encoded -= events;
+            line.owed += events;
+            line.give_batch();
         }
     }
+}
+
+/// How much of what was encoded a poll of the body takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Everything,
+    OneEvent,
 }
 
 /// Whether a conversation was ever allowed to send.
@@ -110,10 +129,18 @@ enum Given {
 }
 
 impl Line {
+    fn give_batch(&mut self) {
+        if self.owed >= CREDIT_BATCH {
+            self.give();
+        }
+    }
+
     /// Where the conversation has no room, an earlier credit of ours is still to be handled; the
     /// events it brings come this way again.
     fn give(&mut self) {
-        if self.attachment.credit(self.owed) {
+        if let Some(attachment) = &self.attachment
+            && attachment.credit(self.owed)
+        {
             self.owed = 0;
             self.given = Given::Window;
         }
@@ -124,6 +151,8 @@ impl Line {
 struct SessionBody<S> {
     stream: S,
     book: Rc<RefCell<CreditBook>>,
+    /// What one poll takes.
+    takes: Taken,
 }
 
 impl<S> MessageBody for SessionBody<S>
@@ -142,7 +171,7 @@ where
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let polled = Pin::new(&mut self.stream).poll_next(cx);
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.book.borrow_mut().taken();
+            self.book.borrow_mut().taken(self.takes);
         }
         polled
     }

@@ -20,8 +20,15 @@ pub const TURN_QUEUE_MAX: usize = 8;
 /// Mailbox of a conversation: commands of many sessions, one progress message per read, credits.
 pub const CONVERSATION_MAILBOX: usize = 256;
 
-/// Mailbox of a session; more than the window, so that an event always finds room.
-pub const SESSION_MAILBOX: usize = 32;
+/// Mailbox of a session; more than the windows of all its attachments, so that an event always finds
+/// room.
+pub const SESSION_MAILBOX: usize = 512;
+
+/// Conversations that one socket watches at once.
+pub const WATCHED_MAX: usize = 32;
+
+/// Turns that one socket has begun and not seen the end of; it is not listened to before one ends.
+pub const OWN_TURNS_MAX: usize = 32;
 
 /// Mailbox of the supervisor.
 pub const SUPERVISOR_MAILBOX: usize = 4_096;
@@ -54,6 +61,6 @@ pub const END_RETRY_TOTAL: Duration = Duration::from_secs(600);
 pub const EMPTY_IDLE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(CREDIT_BATCH * 2 <= CREDIT_WINDOW);
-const _: () = assert!((CREDIT_WINDOW as usize) < SESSION_MAILBOX);
+const _: () = assert!((WATCHED_MAX + OWN_TURNS_MAX) * (CREDIT_WINDOW as usize) <= SESSION_MAILBOX);
 const _: () = assert!(LOAD_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());
 const _: () = assert!(APPEND_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());

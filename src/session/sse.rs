@@ -18,7 +18,7 @@ use idol_actors::{
     limits,
 };
 
-use super::{Broken, CreditBook, Given, SessionBody};
+use super::{Broken, CreditBook, Given, SessionBody, Taken};
 use crate::wire::sse;
 
 /// Without a write for this long, a comment is sent: a client that has left is noticed by writes.
@@ -94,14 +94,15 @@ pub async fn stream(
         .await?;
     let mut attachment = started.attachment.take().ok_or(EngineError::Restarted)?;
     let guard = Guard(Box::pin(attachment.lifeline()));
-    book.borrow_mut()
-        .open(ATTACHMENT, attachment, Given::Window);
+    book.borrow_mut().expect(ATTACHMENT, Given::Window);
+    book.borrow_mut().open(ATTACHMENT, attachment);
     if session.try_send(guard).is_err() {
         return Err(EngineError::Overloaded);
     }
     Ok(BoxBody::new(SessionBody {
         stream: Box::pin(body),
         book,
+        takes: Taken::OneEvent,
     }))
 }
 
@@ -182,6 +183,7 @@ impl SseSession {
             from: From::TurnAt(cursor),
         };
         let listener = listener(&ctx.address(), limits::CREDIT_WINDOW);
+        self.book.borrow_mut().expect(ATTACHMENT, Given::Window);
         let conversation = self.conversation.clone();
         let attach = async move { conversation.attach(command, listener).await };
         ctx.spawn(
@@ -190,9 +192,7 @@ impl SseSession {
                 .map(|attached, act, ctx| match attached {
                     Ok(mut attachment) => {
                         Self::watch(attachment.lifeline(), ctx, act);
-                        act.book
-                            .borrow_mut()
-                            .open(ATTACHMENT, attachment, Given::Window);
+                        act.book.borrow_mut().open(ATTACHMENT, attachment);
                     }
                     Err(_gone) => act.lost(ctx),
                 }),

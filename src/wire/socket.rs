@@ -8,6 +8,7 @@ use idol_actors::{
     },
     error::EngineError,
     id::TurnId,
+    limits::WATCHED_MAX,
 };
 
 use super::{
@@ -86,13 +87,40 @@ pub struct Refused {
     pub sentence: String,
     /// Stable code.
     pub code: &'static str,
+    /// Seconds to wait before a retry.
+    pub retry_after: Option<u64>,
 }
 
 impl Refused {
-    fn invalid(sentence: impl Into<String>) -> Self {
+    /// A message that does not make sense.
+    pub fn invalid(sentence: impl Into<String>) -> Self {
         Self {
             sentence: sentence.into(),
             code: "invalid_request",
+            retry_after: None,
+        }
+    }
+
+    /// The socket watches as much as it may.
+    #[must_use]
+    pub fn watching_too_many() -> Self {
+        Self {
+            sentence: format!(
+                "A socket watches at most {WATCHED_MAX} conversations: leave one first"
+            ),
+            code: "rate_limited",
+            retry_after: None,
+        }
+    }
+}
+
+impl From<EngineError> for Refused {
+    fn from(error: EngineError) -> Self {
+        let public = public(&error);
+        Self {
+            sentence: public.sentence,
+            code: public.code,
+            retry_after: public.retry_after,
         }
     }
 }
@@ -103,6 +131,7 @@ impl From<ApiError> for Refused {
         Self {
             sentence: public.sentence,
             code: public.code,
+            retry_after: public.retry_after,
         }
     }
 }
@@ -350,6 +379,9 @@ pub fn refused(refused: &Refused) -> String {
         .escaped("type", "error")
         .string("error", &refused.sentence)
         .escaped("code", refused.code)
+        .maybe(refused.retry_after, |it, wait| {
+            it.number("retry_after", wait)
+        })
         .end()
 }
 

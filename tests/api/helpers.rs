@@ -367,14 +367,20 @@ impl Socket {
     pub async fn next_or_close(
         &mut self,
     ) -> Result<Value, Option<tungstenite::protocol::CloseFrame>> {
-        loop {
-            match within("the next frame", self.stream.next()).await {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
-                Some(Ok(Message::Close(frame))) => return Err(frame),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(None),
+        // Around the loop: the server's pings must not put the deadline off.
+        within("the next frame", async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(serde_json::from_str(&text).unwrap());
+                    }
+                    Some(Ok(Message::Close(frame))) => return Err(frame),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Err(None),
+                }
             }
-        }
+        })
+        .await
     }
 
     /// Messages up to and including the first of this type.

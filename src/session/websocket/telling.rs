@@ -1,0 +1,272 @@
+//! Telling a client what happens in its conversations.
+
+use bytestring::ByteString;
+use idol_actors::{
+    conversation::{
+        command::{Deliver, Detached, From},
+        event::{Event, EventBody, Transport},
+    },
+    error::EngineError,
+    id::TurnId,
+};
+
+use super::{Ctx, Own, Via, Wanted, Watched, WsSession};
+use crate::wire::{
+    chat::Named,
+    socket::{self, Reasoning},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    Nothing,
+    Something,
+}
+
+/// Whose turn an event is of.
+enum Whose {
+    /// This client's; with its id of the message.
+    Own(Option<String>),
+    /// Somebody else's.
+    Others,
+}
+
+impl Own {
+    /// Whether an attachment tells it. A watch that does tells no turn of another conversation.
+    fn is_told_by(&self, attachment: u64) -> bool {
+        match self.via {
+            Via::Turn(number) => number == attachment,
+            Via::Watch => true,
+        }
+    }
+}
+
+impl Watched {
+    /// Notes an event. True if it is to be told to a client that wants all.
+    fn passes(&mut self, event: &Event) -> bool {
+        self.cursor = Some(event.cursor);
+        if let Some(index) = self.told_elsewhere.iter().position(|it| *it == event.turn) {
+            if event.is_last() {
+                self.told_elsewhere.swap_remove(index);
+            }
+            return false;
+        }
+        self.under_way = (!event.is_last()).then_some(event.turn);
+        self.wanted == Wanted::All
+    }
+}
+
+impl WsSession {
+    pub(super) fn deliver(&mut self, msg: &Deliver, ctx: &mut Ctx) {
+        let (number, event) = (msg.attachment, &*msg.event);
+        let watched = self
+            .watched
+            .iter_mut()
+            .find(|it| it.attachment == number)
+            .and_then(|it| it.passes(event).then_some(&*it));
+        let own = self
+            .own
+            .iter_mut()
+            .find(|own| own.turn == event.turn && own.is_told_by(number));
+        let own_turn = own.is_some();
+        let told = match (own, watched) {
+            (Some(own), _) => {
+                own.cursor = Some(event.cursor);
+                let whose = Whose::Own(own.client_message_id.clone());
+                Some((own.named.clone(), own.reasoning, whose))
+            }
+            (None, Some(watched)) => {
+                Some((watched.named.clone(), watched.reasoning, Whose::Others))
+            }
+            // Left, over, or told by another attachment.
+            (None, None) => None,
+        };
+        let wrote = match told {
+            Some((named, reasoning, whose)) => self.write(event, &named, reasoning, whose, ctx),
+            None => Wrote::Nothing,
+        };
+        match wrote {
+            Wrote::Something => self.book.borrow_mut().encoded(number),
+            Wrote::Nothing => self.book.borrow_mut().skipped(number),
+        }
+        if event.is_last() {
+            if own_turn {
+                self.turn_over(event.turn, ctx);
+            }
+            self.go_when_all_is_told(ctx);
+        }
+    }
+
+    fn write(
+        &self,
+        event: &Event,
+        named: &Named,
+        reasoning: Reasoning,
+        whose: Whose,
+        ctx: &mut Ctx,
+    ) -> Wrote {
+        let timestamps = self.server.timestamps;
+        match &event.body {
+            EventBody::Received(received) => match whose {
+                Whose::Own(id) => {
+                    let id = id.as_deref();
+                    ctx.text(socket::message_received(&named.spelled, event, id));
+                }
+                Whose::Others => {
+                    let user_message = |message| {
+                        socket::user_message(&named.spelled, event.turn, message, timestamps)
+                    };
+                    for text in received.messages.iter().filter_map(user_message) {
+                        ctx.text(text);
+                    }
+                }
+            },
+            EventBody::Ended(outcome) => {
+                ctx.text(socket::ended(&named.spelled, event, outcome, timestamps));
+            }
+            EventBody::Reasoning { .. } if reasoning == Reasoning::Hidden => return Wrote::Nothing,
+            EventBody::Started { .. }
+            | EventBody::Text { .. }
+            | EventBody::Reasoning { .. }
+            | EventBody::Delta { .. }
+            | EventBody::Finish { .. }
+            | EventBody::Usage { .. } => {
+                let canonical = named.id.as_str();
+                let bytes = if named.spelled == canonical {
+                    // Sessions that spell the id alike share the bytes.
+                    let bytes = event.encoded(Transport::WebSocket, |event| {
+                        socket::event(canonical, event).unwrap_or_default()
+                    });
+                    Some(bytes.clone()).filter(|bytes| !bytes.is_empty())
+                } else {
+                    socket::event(&named.spelled, event)
+                };
+                let Some(text) = bytes.and_then(|bytes| ByteString::try_from(bytes).ok()) else {
+                    return Wrote::Nothing;
+                };
+                ctx.text(text);
+            }
+        }
+        Wrote::Something
+    }
+
+    /// Takes an own turn off the list; the next one may come.
+    fn turn_over(&mut self, turn: TurnId, ctx: &mut Ctx) {
+        if let Some(position) = self.own.iter().position(|own| own.turn == turn)
+            && let Some(Via::Turn(number)) = self.own.remove(position).map(|own| own.via)
+        {
+            self.book.borrow_mut().close(number);
+        }
+        self.advance(ctx);
+    }
+
+    /// No more events of an own turn will come.
+    pub(super) fn fail(&mut self, turn: TurnId, error: EngineError, ctx: &mut Ctx) {
+        if let Some(own) = self.own.iter_mut().find(|own| own.turn == turn) {
+            own.failed = Some(error);
+            if let Via::Turn(number) = own.via {
+                self.book.borrow_mut().close(number);
+            }
+        }
+        self.advance(ctx);
+    }
+
+    /// Lets the first own turn be told, past those that have failed.
+    pub(super) fn advance(&mut self, ctx: &mut Ctx) {
+        while let Some(own) = self.own.front() {
+            let Some(error) = &own.failed else {
+                if let Via::Turn(number) = own.via {
+                    self.book.borrow_mut().release_held(number);
+                }
+                break;
+            };
+            let (spelled, turn) = (&own.named.spelled, own.turn);
+            ctx.text(socket::turn_error(spelled, Some(turn), error));
+            self.own.pop_front();
+        }
+        self.forget_left_watches();
+        self.next_message(ctx);
+        self.go_when_all_is_told(ctx);
+    }
+
+    /// An attachment has ended: its conversation died, or gave up on a client that did not read.
+    pub(super) fn broken(&mut self, number: u64, why: Detached, ctx: &mut Ctx) {
+        let own = self.own.iter().find(|own| own.via == Via::Turn(number));
+        if let Some(own) = own.filter(|own| own.failed.is_none()) {
+            let (turn, named) = (own.turn, own.named.clone());
+            match (why, own.cursor) {
+                (Detached::Stalled, Some(cursor)) => {
+                    let failed = move |act: &mut Self, error, ctx: &mut Ctx| {
+                        act.fail(turn, error, ctx);
+                    };
+                    self.attach_again(number, &named, From::TurnAt(cursor), failed, ctx);
+                }
+                (Detached::Stalled | Detached::Lost, _) => {
+                    self.fail(turn, EngineError::Restarted, ctx);
+                }
+            }
+        } else if let Some(watched) = self.watched.iter().find(|it| it.attachment == number) {
+            let named = watched.named.clone();
+            match (why, watched.cursor) {
+                (Detached::Stalled, Some(cursor)) => {
+                    let failed = move |act: &mut Self, _gone, ctx: &mut Ctx| {
+                        act.watch_lost(number, ctx);
+                    };
+                    self.attach_again(number, &named, From::Cursor(cursor), failed, ctx);
+                }
+                (Detached::Stalled | Detached::Lost, _) => self.watch_lost(number, ctx),
+            }
+        }
+    }
+
+    /// Events of a watched conversation are lost: says so, and watches on from now.
+    fn watch_lost(&mut self, number: u64, ctx: &mut Ctx) {
+        let Some(watched) = self.watched.iter_mut().find(|it| it.attachment == number) else {
+            return;
+        };
+        watched.cursor = None;
+        let (named, wanted) = (watched.named.clone(), watched.wanted);
+        let under_way = watched.under_way.take();
+        let own: Vec<_> = self
+            .own
+            .iter_mut()
+            .filter(|own| own.named.id == named.id)
+            .map(|own| {
+                if own.via == Via::Watch {
+                    own.failed.get_or_insert(EngineError::Restarted);
+                }
+                own.turn
+            })
+            .collect();
+        // The errors of own turns tell it already.
+        let untold = under_way.map_or(own.is_empty(), |turn| !own.contains(&turn));
+        if untold && wanted == Wanted::All {
+            let error = EngineError::Restarted;
+            ctx.text(socket::turn_error(&named.spelled, under_way, &error));
+        }
+        self.advance(ctx);
+        if self.watched.iter().any(|it| it.attachment == number) {
+            let failed = move |act: &mut Self, error, ctx: &mut Ctx| {
+                act.watch_over(number, error, ctx);
+            };
+            self.attach_again(number, &named, From::Now, failed, ctx);
+        }
+    }
+
+    /// A conversation cannot be watched any more.
+    fn watch_over(&mut self, number: u64, error: EngineError, ctx: &mut Ctx) {
+        self.book.borrow_mut().close(number);
+        let Some(position) = self.watched.iter().position(|it| it.attachment == number) else {
+            return;
+        };
+        let watched = self.watched.swap_remove(position);
+        for own in &mut self.own {
+            if own.via == Via::Watch && own.named.id == watched.named.id {
+                own.failed.get_or_insert_with(|| error.clone());
+            }
+        }
+        if watched.wanted == Wanted::All {
+            ctx.text(socket::turn_error(&watched.named.spelled, None, &error));
+        }
+        self.advance(ctx);
+    }
+}
