@@ -7,7 +7,7 @@ use idol_simulator::{Script, sized_reply_text};
 use serde_json::{Value, json};
 
 use super::{TURN, assert_silent, begun, content_of, course, message, with};
-use crate::helpers::{DEADLINE, Setup, TestApp, types, until, within};
+use crate::helpers::{DEADLINE, Setup, TestApp, types, until};
 
 #[tokio::test]
 async fn two_messages_at_once_in_one_conversation_are_answered_one_after_the_other() {
