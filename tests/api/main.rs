@@ -19,7 +19,6 @@ mod faults;
 mod observability;
 mod process;
 mod resilience;
-mod slow_readers;
 mod stream;
 mod turns;
 mod websocket;

@@ -19,6 +19,7 @@ use crate::helpers::{Events, Socket, client, say, within};
 
 mod killed;
 mod leaks;
+mod slow_readers;
 mod started;
 mod stopped;
 

@@ -208,6 +208,9 @@ impl Conversation {
                 },
             )
         });
+        if let (Some(reply), Some(stream)) = (&reply, self.streams.get_mut(ordinal)) {
+            stream.settle(reply);
+        }
         if let Some(usage) = &usage {
             let tokens = tokens_of(usage);
             self.shared.metrics.prompt_tokens.inc_by(tokens.prompt);

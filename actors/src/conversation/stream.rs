@@ -220,17 +220,14 @@ impl TurnStream {
     }
 
     /// The end is in the log: nothing follows.
-    ///
-    /// The text of the reply now stands in the stored message, so the items point there.
     pub fn end(&mut self, outcome: Arc<Outcome>) {
-        if let Some(reply) = &outcome.reply {
-            self.point_into(reply);
-        }
         self.items.push(Item::Whole(EventBody::Ended(outcome)));
         self.shown = Shown::Whole;
     }
 
-    fn point_into(&mut self, reply: &StoredMessage) {
+    /// The text is whole and stands in the message that is about to be stored: the items point
+    /// there from now on, so that it is held once.
+    pub fn settle(&mut self, reply: &StoredMessage) {
         let mut start = reply.text_range().start;
         for item in &mut self.items {
             if let Item::Text(span) = item {
@@ -627,8 +624,10 @@ mod tests {
                     }
                 }
             }
-            let whole = streams.get(ordinal).unwrap().text();
-            streams.get_mut(ordinal).unwrap().end(outcome(&whole));
+            let outcome = outcome(&streams.get(ordinal).unwrap().text());
+            let stream = streams.get_mut(ordinal).unwrap();
+            stream.settle(outcome.reply.as_ref().unwrap());
+            stream.end(outcome);
             while let Some((event, after)) = streams.read(at, 16) {
                 take(&event, &mut ended);
                 at = after;

@@ -1,0 +1,197 @@
+//! Clients that stop reading: they hold a place in a stream, not memory, and lose nothing.
+
+use idol_simulator::{Simulator, sized_reply_text};
+use serde_json::{Value, json};
+
+use super::{Launch, Process};
+use crate::helpers::{Events, Socket, until};
+
+const MIB: u64 = 1 << 20;
+
+/// A reply of 16 MiB: four times what the sockets of a loopback connection swallow by themselves.
+const TOKENS: usize = 256;
+const TOKEN_BYTES: usize = 64 << 10;
+const MODEL: &str = "sim/tokens=256,size=65536";
+
+/// A client that has read the beginning of its reply, and no more.
+enum Reader {
+    Sse(Events),
+    Socket(Box<Socket>),
+}
+
+impl Reader {
+    /// Every other one is a socket.
+    async fn start(process: &Process, number: usize) -> Self {
+        let conversation = format!("slow-{number}");
+        if number.is_multiple_of(2) {
+            return Self::Sse(process.stream(&conversation, "tell me everything").await);
+        }
+        let mut socket = process.socket().await;
+        let message = json!({
+            "type": "message", "conversation_id": conversation, "message": "tell me everything",
+        });
+        socket.send(message).await;
+        socket.until("response_start").await;
+        Self::Socket(Box::new(socket))
+    }
+
+    /// Reads to the end. Fails unless the text comes whole, once, in order, and ends well.
+    async fn read_all(self, expected: &str) {
+        let mut seen = 0;
+        let mut take = |text: &str| {
+            let end = seen + text.len();
+            assert!(
+                expected.get(seen..end) == Some(text),
+                "other text at {seen}"
+            );
+            seen = end;
+        };
+        let last: Value = match self {
+            Self::Sse(mut events) => loop {
+                let event = events.next().await.expect("a stream that ends well");
+                events.raw.clear();
+                if let Some(text) = event["choices"][0]["delta"]["content"].as_str() {
+                    take(text);
+                } else if event["type"].is_string() {
+                    break event;
+                }
+            },
+            Self::Socket(mut socket) => loop {
+                let message = socket.next().await;
+                if message["type"] != "chunk" {
+                    break message;
+                }
+                take(message["content"].as_str().unwrap());
+            },
+        };
+        assert_eq!(last["finish_reason"], "stop", "{last}");
+        assert_eq!(seen, expected.len());
+    }
+}
+
+/// The process's memory: resident now, and at its highest.
+fn memory(process: &Process) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// A counter's value; one that was never counted is not listed.
+async fn metric(process: &Process, name: &str) -> u64 {
+    let text = process.get("/metrics").await.text().await.unwrap();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+async fn start(simulator: &Simulator, stall_deadline_secs: &str) -> (Launch, Process) {
+    let launch = Launch::with(simulator)
+        .set("DEFAULT_MODEL", MODEL)
+        .set("STALL_DEADLINE_SECS", stall_deadline_secs)
+        // The files would be written while memory is looked at; they are another test's matter.
+        .set("MIRROR_IDLE_SECS", "3600")
+        // The C library raises this with each large buffer that is freed, and then keeps the
+        // next ones: fixed, what is measured is what the server holds.
+        .set("MALLOC_MMAP_THRESHOLD_", "1048576");
+    let mut process = launch.start().await;
+    // A request here lasts as long as its reader likes.
+    process.http = reqwest::Client::new();
+    (launch, process)
+}
+
+/// Until the upstream has sent everything, and the log has it.
+async fn all_ended(process: &Process, turns: u64) {
+    until("the end of every turn", async || {
+        let ended = metric(process, "idol_router_turns_total{end=\"complete\"}");
+        (ended.await >= turns).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readers_that_stop_hold_no_backlog_and_get_the_whole_text_when_they_read_again() {
+    const READERS: usize = 32;
+    let simulator = Simulator::start().unwrap();
+    let (_launch, process) = start(&simulator, "3600").await;
+    let small = json!({"model": "sim/tokens=9", "messages": [{"role": "user", "content": "hi"}]});
+    let (before, _) = memory(&process);
+
+    let mut readers = Vec::new();
+    for number in 0..READERS {
+        readers.push(Reader::start(&process, number).await);
+    }
+    for _ in 0..20 {
+        let answer = process.post("/chat", &small).await;
+        let answer: Value = answer.json().await.unwrap();
+        let text = answer["choices"][0]["message"]["content"].as_str();
+        assert_eq!(text, Some(&*idol_simulator::reply_text(0, 9)));
+    }
+    until("every session to run out of credit", async || {
+        let exhausted = metric(&process, "idol_router_credit_exhausted_total").await;
+        (exhausted >= READERS as u64).then_some(())
+    })
+    .await;
+    all_ended(&process, READERS as u64 + 20).await;
+
+    // The text is there once, in the history; what a reader adds is a window of events.
+    let (after, highest) = memory(&process);
+    let text = (READERS * TOKENS * TOKEN_BYTES) as u64;
+    eprintln!(
+        "resident: {} MiB before, {} MiB after, {} MiB at the highest, for {} MiB of text",
+        before / MIB,
+        after / MIB,
+        highest / MIB,
+        text / MIB
+    );
+    assert!(
+        after - before < text + text / 4,
+        "more than the text once, and a window of events for each reader"
+    );
+    let expected = sized_reply_text(0, TOKENS, TOKEN_BYTES);
+    for reader in readers {
+        reader.read_all(&expected).await;
+    }
+}
+
+#[tokio::test]
+async fn readers_that_were_detached_go_on_where_they_stopped() {
+    const READERS: usize = 4;
+    let simulator = Simulator::start().unwrap();
+    let (_launch, process) = start(&simulator, "1").await;
+    let mut readers = Vec::new();
+    for number in 0..READERS {
+        readers.push(Reader::start(&process, number).await);
+    }
+
+    until("every session to be detached", async || {
+        let stalled = metric(&process, "idol_router_sessions_stalled_total").await;
+        (stalled >= READERS as u64).then_some(())
+    })
+    .await;
+    all_ended(&process, READERS as u64).await;
+
+    let expected = sized_reply_text(0, TOKENS, TOKEN_BYTES);
+    for reader in readers {
+        reader.read_all(&expected).await;
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_nobody_reads_ends_all_the_same() {
+    let simulator = Simulator::start().unwrap();
+    let (_launch, process) = start(&simulator, "3600").await;
+    let reader = Reader::start(&process, 0).await;
+
+    all_ended(&process, 1).await;
+
+    let document = process.document("slow-0").await;
+    let text = document["messages"][1]["content"].as_str().unwrap();
+    assert!(text == sized_reply_text(0, TOKENS, TOKEN_BYTES));
+    drop(reader);
+    let next = json!({"model": "sim/tokens=3", "conversation_id": "slow-0",
+        "messages": [{"role": "user", "content": "and now?"}]});
+    assert_eq!(process.post("/chat", &next).await.status(), 200);
+}
