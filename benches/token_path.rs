@@ -1,14 +1,19 @@
 //! A token's way from the provider to a session, under both placements of conversations.
 //!
-//! Two worker threads hold the sessions, the simulator sends replies of 64 tokens over loopback,
-//! the log acknowledges without writing: what is left is the HTTP client, the reader, the
-//! conversation and the way to the session. `burst` has the reply in one write, `single` one write
-//! a token. Time is for 32 turns at once; read the ratio of the placements in one run.
+//! `token_path`: two worker threads hold the sessions, the simulator sends replies of 64 tokens
+//! over loopback, the log acknowledges without writing: what is left is the HTTP client, the
+//! reader, the conversation and the way to the session. `server_path`: the whole server, its log
+//! included, with 32 clients that read `POST /chat/stream` from raw sockets. `burst` has the reply
+//! in one write, `single` one write a token. Time is for 32 turns at once; read the ratio of the
+//! placements in one run.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,13 +38,28 @@ use idol_actors::{
     provider::openrouter::{Deadlines, OpenRouterConfig},
     shared::{ChatProvider, EngineConfig, Home, Placement},
 };
+use idol_router::{
+    application::{Application, Tuning},
+    config::Config,
+};
 use idol_simulator::{Options, Simulator};
 use prometheus_client::registry::Registry;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 const TURNS: usize = 32;
 const TOKENS: usize = 64;
 const WORKERS: usize = 2;
+
+const PACES: [(&str, &str); 2] = [
+    ("burst", "sim/tokens=64,batch=64"),
+    ("single", "sim/tokens=64,batch=1"),
+];
+
+const PLACEMENTS: [(&str, Placement); 2] = [
+    ("a_with_the_caller", Placement::Caller),
+    ("b_engine_threads", Placement::Engine(WORKERS)),
+];
 
 /// Acknowledges everything and keeps nothing.
 #[derive(Debug)]
@@ -241,16 +261,10 @@ fn token_path(criterion: &mut Criterion) {
     })
     .unwrap();
     let base_url = simulator.base_url();
-    for (pace, model) in [
-        ("burst", "sim/tokens=64,batch=64"),
-        ("single", "sim/tokens=64,batch=1"),
-    ] {
+    for (pace, model) in PACES {
         let mut group = criterion.benchmark_group(format!("token_path/{pace}"));
         group.throughput(Throughput::Elements((TURNS * TOKENS) as u64));
-        for (name, placement) in [
-            ("a_with_the_caller", Placement::Caller),
-            ("b_engine_threads", Placement::Engine(WORKERS)),
-        ] {
+        for (name, placement) in PLACEMENTS {
             let bench = Bench::start(placement, model, &base_url);
             let events = bench.turns();
             eprintln!(
@@ -271,9 +285,120 @@ fn token_path(criterion: &mut Criterion) {
     }
 }
 
+/// A client on one connection; each message to it is one turn.
+struct Client {
+    go: std::sync::mpsc::Sender<()>,
+    done: std::sync::mpsc::Receiver<usize>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr, model: &str) -> Self {
+        let body = format!(
+            "{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}"
+        );
+        let request = format!(
+            "POST /chat/stream HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (go, begin) = std::sync::mpsc::channel();
+        let (finished, done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            while begin.recv().is_ok() {
+                stream.write_all(request.as_bytes()).unwrap();
+                let (mut tail, mut reads) = (Vec::new(), 0);
+                // The last chunk of a chunked body.
+                while !tail.ends_with(b"\r\n0\r\n\r\n") {
+                    let length = stream.read(&mut buffer).unwrap();
+                    assert!(length > 0, "the server hung up");
+                    reads += 1;
+                    tail.extend_from_slice(&buffer[..length]);
+                    let keep = tail.len().saturating_sub(512);
+                    tail.drain(..keep);
+                }
+                let tail = String::from_utf8_lossy(&tail);
+                assert!(tail.contains("\"type\":\"done\""), "{tail}");
+                finished.send(reads).unwrap();
+            }
+        });
+        Self { go, done }
+    }
+}
+
+/// A whole server in this process.
+fn serve(placement: Placement, base_url: &str) -> (SocketAddr, TempDir) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let settings = HashMap::from([
+        ("PORT", "0".to_owned()),
+        ("DATA_DIR", directory.path().to_str().unwrap().to_owned()),
+        ("OPENROUTER_BASE_URL", base_url.to_owned()),
+        ("WORKERS", WORKERS.to_string()),
+        ("CONVERSATION_IDLE_SECS", "1".to_owned()),
+        ("MIRROR_IDLE_SECS", "3600".to_owned()),
+    ]);
+    let (ready, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        actix_web::rt::System::new().block_on(async move {
+            let config = Config::from_lookup(&|name| settings.get(name).cloned()).unwrap();
+            let tuning = Tuning {
+                placement: Some(placement),
+                ..Tuning::default()
+            };
+            let application = Application::build(config, tuning).await.unwrap();
+            ready.send(application.address()).unwrap();
+            application.run_until(std::future::pending()).await.unwrap();
+        });
+    });
+    (address.recv().unwrap(), directory)
+}
+
+fn server_path(criterion: &mut Criterion) {
+    let simulator = Simulator::start_with(Options {
+        threads: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    for (pace, model) in PACES {
+        let mut group = criterion.benchmark_group(format!("server_path/{pace}"));
+        group.throughput(Throughput::Elements((TURNS * TOKENS) as u64));
+        for (name, placement) in PLACEMENTS {
+            let (address, _directory) = serve(placement, &simulator.base_url());
+            let clients: Vec<_> = (0..TURNS)
+                .map(|_| Client::connect(address, model))
+                .collect();
+            let turns = || -> usize {
+                clients
+                    .iter()
+                    .for_each(|client| client.go.send(()).unwrap());
+                clients
+                    .iter()
+                    .map(|client| client.done.recv().unwrap())
+                    .sum()
+            };
+            let reads = turns();
+            eprintln!(
+                "{pace}/{name}: {:.1} reads a turn of {TOKENS} tokens",
+                reads as f64 / TURNS as f64
+            );
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let start = Instant::now();
+                    for _ in 0..rounds {
+                        turns();
+                    }
+                    start.elapsed()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(6));
-    targets = token_path
+    targets = token_path, server_path
 }
 criterion_main!(benches);

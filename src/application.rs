@@ -25,7 +25,7 @@ use idol_actors::{
         sqlite::{LogObserver, OpenError, RecoveryError, SqliteLog, SqliteOptions},
     },
     metrics::Metrics,
-    mirror::json_files::{Flush, JsonFiles, JsonFilesOptions, Running as Mirror},
+    mirror::json_files::{Flush, JsonFiles, JsonFilesOptions, MirrorState, Running as Mirror},
     provider::{
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
@@ -34,6 +34,7 @@ use idol_actors::{
     shared::{ChatProvider, EngineConfig, Failpoints, Placement},
 };
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::{
     config::{self, AllowedOrigins, Config},
@@ -161,10 +162,13 @@ impl Application {
         let running = serve(
             &config,
             listener,
-            &engine,
-            &log,
-            &sockets,
-            Arc::new(registry),
+            &Parts {
+                engine: engine.clone(),
+                log: log.clone(),
+                sockets: sockets.clone(),
+                mirror: mirror.state.clone(),
+                registry: Arc::new(registry),
+            },
         )?;
         Ok(Self {
             handle: running.handle(),
@@ -324,14 +328,17 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn serve(
-    config: &Config,
-    listener: TcpListener,
-    engine: &Engine,
-    log: &Arc<SqliteLog>,
-    sockets: &Arc<Sockets>,
+/// What every worker is given.
+#[derive(Clone)]
+struct Parts {
+    engine: Engine,
+    log: Arc<SqliteLog>,
+    sockets: Arc<Sockets>,
+    mirror: watch::Receiver<MirrorState>,
     registry: Arc<Registry>,
-) -> Result<HttpRunning, StartError> {
+}
+
+fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRunning, StartError> {
     let conversations = &config.conversations;
     let defaults = Arc::new(Defaults {
         model: conversations.default_model.clone(),
@@ -345,21 +352,22 @@ fn serve(
     });
     let mode = config.mode();
     let server_config = config.server.clone();
-    let (engine, log, sockets) = (engine.clone(), log.clone(), sockets.clone());
+    let parts = parts.clone();
     let user_timeout = conversations.stall_deadline * 4;
     let factory = move || {
-        let home = engine.home_here().unwrap_or_else(|error| {
+        let home = parts.engine.home_here().unwrap_or_else(|error| {
             // The same settings made a provider when the engine started.
             tracing::error!(%error, "this worker has no provider");
             None
         });
         let server = web::Data::new(Server {
-            engine: engine.clone(),
+            engine: parts.engine.clone(),
             home,
             defaults: defaults.clone(),
-            sockets: sockets.clone(),
-            log: log.clone(),
-            registry: registry.clone(),
+            sockets: parts.sockets.clone(),
+            log: parts.log.clone(),
+            mirror: parts.mirror.clone(),
+            registry: parts.registry.clone(),
             mode,
             timestamps: server_config.timestamps,
             ws_ping: server_config.ws_ping,

@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::HttpRequest;
 use idol_actors::{
-    engine::Engine, handle::ConversationHandle, log::sqlite::SqliteLog, shared::Home,
+    engine::Engine, handle::ConversationHandle, log::sqlite::SqliteLog,
+    mirror::json_files::MirrorState, shared::Home,
 };
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::{
     config::{Mode, Timestamps},
@@ -28,6 +30,8 @@ pub struct Server {
     pub sockets: Arc<Sockets>,
     /// The log, for the readiness page.
     pub log: Arc<SqliteLog>,
+    /// What the JSON files lack, for the readiness page.
+    pub mirror: watch::Receiver<MirrorState>,
     /// The metrics of all parts.
     pub registry: Arc<Registry>,
     /// Whether this is the demo.

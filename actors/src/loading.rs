@@ -67,9 +67,11 @@ impl Loader {
         let read = tokio::task::spawn_blocking(move || json_files::read(&directory, &wanted));
         match read.await {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(error @ ReadError::Unreadable { .. })) => {
-                tracing::error!(conversation = %id, %error, "a stored document cannot be read");
-                Err(unusable(&error))
+            Ok(Err(ReadError::Unreadable { reason, kept })) => {
+                // Where it is kept is the operator's business, not the client's.
+                let kept = kept.display();
+                tracing::error!(conversation = %id, %reason, %kept, "a stored document cannot be read");
+                Err(EngineError::Unreadable { reason })
             }
             Ok(Err(error @ ReadError::Io { .. })) => {
                 tracing::error!(conversation = %id, %error, "a JSON file cannot be read");

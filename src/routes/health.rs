@@ -29,10 +29,26 @@ pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
         .number("wal_bytes", log.wal_bytes)
         .number("queued", log.queued_jobs)
         .end();
+    let mirror = server.mirror.borrow().clone();
+    let oldest = mirror.oldest.map(|since| since.elapsed().as_secs());
+    let mirror_part = Object::with_capacity(160)
+        .escaped(
+            "state",
+            match (&mirror.trouble, mirror.caught_up) {
+                (Some(_), _) => "failing",
+                (None, true) => "ok",
+                (None, false) => "catching_up",
+            },
+        )
+        .number("backlog", mirror.backlog)
+        .maybe(oldest, |it, seconds| it.number("oldest_secs", seconds))
+        .number("set_aside", mirror.set_aside)
+        .end();
     let body = Object::with_capacity(512)
         .escaped("status", if ready { "ready" } else { "not_ready" })
         .raw("engine", &engine_part)
         .raw("log", &log_part)
+        .raw("json_files", &mirror_part)
         .raw("sockets", &server.sockets.len().to_string())
         .end();
     let mut response = super::json(body);

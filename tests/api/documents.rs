@@ -324,6 +324,8 @@ async fn a_torn_document_is_an_error_and_nothing_is_written_over_it() {
 
     for _ in 0..2 {
         let body = refused(app.get(&path).await, 500, "conversation_unreadable").await;
+        let directory = app.data_dir();
+        assert!(!body.to_string().contains(directory.to_str().unwrap()));
         assert_eq!(body["conversation_id"], TORN);
         for door in ["/chat", "/chat/stream"] {
             let response = app.post(door, say(TORN, "hi")).await;

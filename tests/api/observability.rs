@@ -455,3 +455,19 @@ async fn without_any_key_the_embedded_companion_answers_and_remembers() {
     assert_eq!(stored["messages"][3]["content"], *reply);
     assert!(app.simulator.requests().is_empty(), "the demo is offline");
 }
+
+#[tokio::test]
+async fn ready_tells_what_the_json_files_lack() {
+    let app = Setup::new().set("MIRROR_IDLE_SECS", "3600").start().await;
+    app.chat("c1", "hi").await;
+
+    let lacking = until("the file that is not written yet", async || {
+        let ready: Value = app.get("/ready").await.json().await.unwrap();
+        (ready["json_files"]["backlog"] == 1).then_some(ready)
+    });
+
+    let ready = lacking.await;
+    assert!(ready["json_files"]["oldest_secs"].is_u64(), "{ready}");
+    assert_eq!(ready["json_files"]["state"], "ok", "{ready}");
+    assert_eq!(ready["status"], "ready");
+}
