@@ -8,6 +8,7 @@ use actix_web::{
 };
 use idol_actors::{
     error::EngineError,
+    json_text::JsonText,
     provider::{UpstreamError, UpstreamErrorKind},
 };
 
@@ -196,10 +197,11 @@ impl ApiError {
         }
     }
 
-    /// `detail` as FastAPI gave it.
-    fn detail(&self, sentence: &str) -> serde_json::Value {
+    /// `detail` as FastAPI gave it, as JSON: members in its order.
+    fn detail(&self, sentence: &str) -> String {
+        let quoted = || format!("\"{}\"", JsonText::escape(sentence).as_escaped());
         let list = |errors: &[FieldError]| {
-            serde_json::to_value(errors).unwrap_or_else(|_unwritable| sentence.into())
+            serde_json::to_string(errors).unwrap_or_else(|_unwritable| quoted())
         };
         match self {
             Self::Invalid(errors) | Self::InvalidId(errors) => list(errors),
@@ -212,10 +214,10 @@ impl ApiError {
                 msg: message.clone(),
                 input: None,
             }]),
-            Self::ConversationNotFound { spelled } => serde_json::json!({
-                "error": sentence,
-                "conversation_id": spelled,
-            }),
+            Self::ConversationNotFound { spelled } => Object::with_capacity(160)
+                .string("error", sentence)
+                .string("conversation_id", spelled)
+                .end(),
             Self::PayloadTooLarge { .. }
             | Self::BodyTimeout
             | Self::Unauthorized { .. }
@@ -223,7 +225,7 @@ impl ApiError {
             | Self::MethodNotAllowed { .. }
             | Self::BadRequest { .. }
             | Self::Engine { .. }
-            | Self::Internal => sentence.into(),
+            | Self::Internal => quoted(),
         }
     }
 
@@ -296,7 +298,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let public = self.public();
         let body = Object::with_capacity(256)
-            .raw("detail", &self.detail(&public.sentence).to_string())
+            .raw("detail", &self.detail(&public.sentence))
             .string("error", &public.sentence)
             .escaped("code", public.code)
             .maybe(self.conversation(), |it, spelled| {
@@ -360,14 +362,10 @@ mod tests {
         let error = ApiError::ConversationNotFound {
             spelled: "X".into(),
         };
+        let bytes = error.error_response().into_body().try_into_bytes();
         assert_eq!(
-            body(&error),
-            serde_json::json!({
-                "detail": {"error": "Conversation not found", "conversation_id": "X"},
-                "error": "Conversation not found",
-                "code": "conversation_not_found",
-                "conversation_id": "X",
-            })
+            str::from_utf8(&bytes.unwrap()).unwrap(),
+            r#"{"detail":{"error":"Conversation not found","conversation_id":"X"},"error":"Conversation not found","code":"conversation_not_found","conversation_id":"X"}"#
         );
     }
 
