@@ -103,3 +103,30 @@ fn json(body: String) -> HttpResponse {
         .insert_header((header::CONTENT_TYPE, "application/json"))
         .body(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{App, test};
+
+    use super::*;
+
+    async fn boom() -> HttpResponse {
+        panic!("a bug")
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_answered_in_the_one_shape_and_the_next_request_is_served() {
+        let app = App::new()
+            .service(resource("/boom", "GET", web::get().to(boom)))
+            .default_service(web::to(unknown));
+        let app = test::init_service(app).await;
+        for _ in 0..2 {
+            let request = test::TestRequest::get().uri("/boom").to_request();
+            let response = test::call_service(&app, request).await;
+            assert_eq!(response.status(), 500);
+            let body: serde_json::Value = test::read_body_json(response).await;
+            assert_eq!(body["code"], "internal_error");
+            assert_eq!(body["detail"], "Internal Server Error");
+        }
+    }
+}
