@@ -22,7 +22,7 @@ use idol_actors::{
     log::{
         Log,
         data_dir::{DataDir, DataDirError},
-        sqlite::{LogObserver, OpenError, RecoveryError, SqliteLog, SqliteOptions},
+        sqlite::{LogObserver, OpenError, SqliteLog, SqliteOptions},
     },
     metrics::Metrics,
     mirror::json_files::{Flush, JsonFiles, JsonFilesOptions, MirrorState, Running as Mirror},
@@ -30,6 +30,7 @@ use idol_actors::{
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
     },
+    recovery::{RecoveryError, recover},
     rendering::DocumentRenderer,
     shared::{ChatProvider, EngineConfig, Failpoints, Placement},
 };
@@ -120,10 +121,11 @@ impl Application {
         let metrics = Metrics::register(&mut registry);
         let data_dir = DataDir::lock(&config.storage.data_dir)?;
         let log = Arc::new(open_log(&data_dir, tuning.log, &metrics)?);
-        let recovery = log.recover().await?;
+        let recovery = recover(&log).await?;
         if recovery.turns_interrupted > 0 {
             tracing::warn!(
                 turns = recovery.turns_interrupted,
+                replies_kept = recovery.replies_kept,
                 "ended the turns that the last run left open"
             );
         }

@@ -44,6 +44,7 @@ fn history(messages: usize) -> Vec<TurnRecord> {
             .into_iter()
             .collect(),
             state: TurnState::Imported,
+            key: None,
         })
         .collect()
 }

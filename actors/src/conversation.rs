@@ -21,6 +21,7 @@ use crate::{
     error::EngineError,
     id::{ConversationId, MessageId, TurnId},
     limits,
+    loading::Found,
     log::entry::EntryHead,
     provider::Generation,
     shared::{Failpoint, Home, Shared, Vitals},
@@ -33,6 +34,7 @@ pub mod command;
 pub mod document;
 pub mod event;
 pub mod message;
+pub mod orphan;
 pub mod prompt;
 mod running;
 mod starting;
@@ -45,7 +47,7 @@ use command::{
     Answer, AskAttach, AskBegin, AskCancel, AskDrain, AskSnapshot, AskStart, Attachment, Cancelled,
     CommandError, Control, ControlKind, Deliver, Detached, From, Listener, Reply, Shed, Started,
 };
-use document::{Document, Snapshot};
+use document::{Document, Folded, Snapshot};
 use message::StoredMessage;
 use prompt::Parameters;
 use stream::{Position, Streams};
@@ -307,18 +309,17 @@ impl Conversation {
         }));
     }
 
-    fn history_read(
-        &mut self,
-        found: Result<Option<Document>, EngineError>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn history_read(&mut self, found: Result<Found, EngineError>, ctx: &mut Context<Self>) {
         self.history = match found {
-            Ok(Some(document)) => {
+            Ok(Found {
+                history: Folded::Here(document),
+                ..
+            }) => {
                 self.begun = Begun::Yes;
                 self.last_stamp = document.next_timestamp(self.last_stamp);
-                History::Here(Box::new(document))
+                History::Here(document)
             }
-            Ok(None) => History::None,
+            Ok(_) => History::None,
             Err(error) => History::Failed(error),
         };
         self.account();

@@ -25,6 +25,7 @@ pub mod log;
 pub mod metrics;
 pub mod mirror;
 pub mod provider;
+pub mod recovery;
 pub mod rendering;
 pub mod shared;
 mod supervisor;

@@ -5,12 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::time::timeout;
 
 use crate::{
-    conversation::document::Document,
+    conversation::document::{Document, Folded},
     error::EngineError,
     id::ConversationId,
     importing,
     limits::LOAD_DEADLINE,
-    log::{Append, Log, LogError, entry::Entry, sqlite::SqliteLog},
+    log::{Append, Log, LogError, Partial, entry::Entry, sqlite::SqliteLog},
     mirror::{
         imported::ImportedDocument,
         json_files::{self, ReadError},
@@ -34,9 +34,19 @@ pub(crate) struct Loader {
     pub(crate) json_files: Option<JsonSource>,
 }
 
+/// What there is of a conversation.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The history, or that there is none.
+    pub(crate) history: Folded,
+    /// Text of replies that nobody lives to end.
+    #[expect(dead_code, reason = "kept by the recovery of a dead actor, to come")]
+    pub(crate) partials: Vec<Partial>,
+}
+
 impl Loader {
     /// The conversation; `None` if there is none. A read that fails is an error, never "not there".
-    pub(crate) async fn load(&self, id: ConversationId) -> Result<Option<Document>, EngineError> {
+    pub(crate) async fn load(&self, id: ConversationId) -> Result<Found, EngineError> {
         match timeout(LOAD_DEADLINE, self.find(&id)).await {
             Ok(found) => found,
             Err(_elapsed) => {
@@ -46,14 +56,20 @@ impl Loader {
         }
     }
 
-    async fn find(&self, id: &ConversationId) -> Result<Option<Document>, EngineError> {
+    async fn find(&self, id: &ConversationId) -> Result<Found, EngineError> {
         if let Some(loaded) = self.log.load(id.clone()).await.map_err(unreadable)? {
-            return fold(loaded.entries).await;
+            let partials = loaded.partials;
+            let history = fold(loaded.first_seq, loaded.entries).await?;
+            return Ok(Found { history, partials });
         }
-        match self.read_json_file(id).await? {
-            Some(imported) => self.import(id, &imported).await,
-            None => Ok(None),
-        }
+        let history = match self.read_json_file(id).await? {
+            Some(imported) => self.import(id, &imported).await?,
+            None => Folded::Over { seq: 0 },
+        };
+        Ok(Found {
+            history,
+            partials: Vec::new(),
+        })
     }
 
     async fn read_json_file(
@@ -88,7 +104,7 @@ impl Loader {
         &self,
         id: &ConversationId,
         imported: &ImportedDocument,
-    ) -> Result<Option<Document>, EngineError> {
+    ) -> Result<Folded, EngineError> {
         let entry = importing::entry_of(id, imported).map_err(|error| unusable(&error))?;
         let append = Append {
             id: id.clone(),
@@ -100,9 +116,9 @@ impl Loader {
             EngineError::StorageUnavailable
         })?;
         tracing::info!(conversation = %id, messages = entry.messages.len(), "imported a JSON file");
-        let document = fold(vec![entry]).await?;
-        if let (Some(files), Some(stamp), Some(document)) =
-            (&self.json_files, imported.file, &document)
+        let history = fold(1, vec![entry]).await?;
+        if let (Some(files), Some(stamp), Folded::Here(document)) =
+            (&self.json_files, imported.file, &history)
         {
             let adopted = json_files::adopted(id.clone(), document.incarnation(), stamp);
             // Without it the file is taken for an edited one and kept aside: noisy, not wrong.
@@ -114,7 +130,7 @@ impl Loader {
                 tracing::warn!(conversation = %id, %error, "an imported file is not noted");
             }
         }
-        Ok(document)
+        Ok(history)
     }
 }
 
@@ -127,11 +143,11 @@ fn unusable(error: &dyn std::error::Error) -> EngineError {
 /// Histories beyond this many entries are folded off the actor's thread.
 const FOLD_HERE_MAX: usize = 64;
 
-async fn fold(entries: Vec<Entry>) -> Result<Option<Document>, EngineError> {
+async fn fold(first_seq: u64, entries: Vec<Entry>) -> Result<Folded, EngineError> {
     let folded = if entries.len() <= FOLD_HERE_MAX {
-        Document::fold(&entries)
+        Document::fold(first_seq, &entries)
     } else {
-        tokio::task::spawn_blocking(move || Document::fold(&entries))
+        tokio::task::spawn_blocking(move || Document::fold(first_seq, &entries))
             .await
             .map_err(|_panicked| EngineError::StorageUnavailable)?
     };

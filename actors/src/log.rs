@@ -66,10 +66,36 @@ pub enum LogError {
 }
 
 /// A conversation as the log has it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Loaded {
-    /// Every entry in order; entry `n` (from 1) is at index `n - 1`.
+    /// Number of the first entry: 1, or that of the deletion with which they begin.
+    pub first_seq: u64,
+    /// Every entry in order; entry `n` is at index `n - first_seq`.
     pub entries: Vec<Entry>,
+    /// Text of replies under way, as far as it was checkpointed.
+    pub partials: Vec<Partial>,
+}
+
+/// The text of a reply under way that is in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// Of which turn.
+    pub turn: TurnId,
+    /// From its beginning, escaped as in a fragment.
+    pub text: String,
+}
+
+/// A piece of a reply under way, to be kept in case that nobody lives to write its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Of which turn.
+    pub turn: TurnId,
+    /// Which run of it.
+    pub attempt: u32,
+    /// Bytes of text before it, escaped.
+    pub offset: u64,
+    /// What came since the last one, escaped.
+    pub text: String,
 }
 
 /// The log. Cheap to call from any thread: a call queues, its future resolves when it is done.
@@ -77,6 +103,13 @@ pub trait Log: Send + Sync + fmt::Debug + 'static {
     /// Appends; `Ok` holds the new number of entries and means: synced.
     fn append(&self, append: Append) -> BoxFuture<'static, Result<u64, AppendError>>;
 
-    /// Reads one conversation, after every append queued before this call; `None`: the log has none.
+    /// Keeps the text of a reply under way; `Ok` means: synced.
+    ///
+    /// It leaves the log with the transaction that ends the turn. For a turn that is not open it is
+    /// dropped: its end was written by somebody else, and has the text.
+    fn checkpoint(&self, checkpoint: Checkpoint) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// Reads one conversation, after every append and checkpoint queued before this call; `None`:
+    /// the log has none.
     fn load(&self, id: ConversationId) -> BoxFuture<'static, Result<Option<Loaded>, LogError>>;
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    conversation::{document::Document, message::StoredMessage},
+    conversation::{
+        document::{Document, Folded},
+        message::StoredMessage,
+    },
     id::ConversationId,
     json_text::JsonText,
     log::Loaded,
@@ -16,9 +19,11 @@ pub struct DocumentRenderer;
 
 impl Render for DocumentRenderer {
     fn render(&self, id: &ConversationId, loaded: Loaded) -> Result<Rendered, RenderError> {
-        let document = Document::fold(&loaded.entries)
-            .map_err(|error| RenderError(error.to_string()))?
-            .ok_or_else(|| RenderError("there are no entries".into()))?;
+        let folded = Document::fold(loaded.first_seq, &loaded.entries)
+            .map_err(|error| RenderError(error.to_string()))?;
+        let Folded::Here(document) = folded else {
+            return Err(RenderError("there are no entries".into()));
+        };
         let snapshot = document.snapshot();
         let mut head = format!(
             "{{\"id\":\"{id}\",\"created_at\":\"{}\",\"updated_at\":\"{}\"",

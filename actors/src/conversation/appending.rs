@@ -122,7 +122,7 @@ impl Conversation {
             document.apply_parsed(&pending.head, pending.messages.clone())?;
             self.last_stamp = document.next_timestamp(self.last_stamp);
         } else {
-            let document = Document::begin(&pending.entry())?;
+            let document = Document::begin(&pending.entry(), 1)?;
             self.history = History::Here(Box::new(document));
         }
         Ok(())

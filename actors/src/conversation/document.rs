@@ -10,7 +10,9 @@ use smallvec::SmallVec;
 use super::message::{MalformedFragment, Role, StoredMessage};
 use crate::{
     id::{MessageId, TurnId},
-    log::entry::{Begun, Entry, EntryHead, TurnAccepted, TurnEnded},
+    log::entry::{
+        Begun, Entry, EntryHead, IdempotencyKey, Prepended, TurnAccepted, TurnEnded, TurnReopened,
+    },
     time::Timestamp,
 };
 
@@ -18,6 +20,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Document {
     begun: Begun,
+    created_at: Timestamp,
     updated_at: Timestamp,
     user_id: Option<String>,
     character_id: Option<String>,
@@ -38,13 +41,20 @@ pub struct TurnRecord {
     pub messages: SmallVec<[StoredMessage; 2]>,
     /// Whether a reply is still owed.
     pub state: TurnState,
+    /// What a repeat of its request is recognized by, and when it was accepted.
+    pub key: Option<Box<(IdempotencyKey, Timestamp)>>,
 }
 
 /// Where a turn is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TurnState {
     /// Accepted; its end is not in the log.
-    Open,
+    Open {
+        /// Which run of it, from 1.
+        attempt: u32,
+        /// Model asked.
+        model: String,
+    },
     /// Ended.
     Ended(Box<TurnEnded>),
     /// Taken over from a document of before.
@@ -76,6 +86,26 @@ pub enum FoldError {
         /// The turn.
         turn: TurnId,
     },
+    /// A turn is to run again that has not ended, or that has a reply.
+    #[error("entry {seq} runs turn {turn} again, which has not ended without a reply")]
+    NotOver {
+        /// Its number, from 1.
+        seq: u64,
+        /// The turn.
+        turn: TurnId,
+    },
+}
+
+/// What the entries of a conversation come to.
+#[derive(Debug, Clone)]
+pub enum Folded {
+    /// There is nothing: no entry, or a deletion as the last one.
+    Over {
+        /// Entries so far, deleted ones included.
+        seq: u64,
+    },
+    /// There is a document.
+    Here(Box<Document>),
 }
 
 /// A document at one moment, for showing. Shares the text.
@@ -98,37 +128,44 @@ pub struct Snapshot {
 }
 
 impl Document {
-    /// Begins with the first entry of the log.
-    pub fn begin(entry: &Entry) -> Result<Self, FoldError> {
+    /// Begins with an entry that is the `seq`th of its conversation.
+    pub fn begin(entry: &Entry, seq: u64) -> Result<Self, FoldError> {
         let EntryHead::Begun(begun) = &entry.head else {
-            return Err(FoldError::OutOfPlace { seq: 1 });
+            return Err(FoldError::OutOfPlace { seq });
         };
         let mut document = Self {
+            created_at: begun.at,
             updated_at: begun.imported_updated_at.unwrap_or(begun.at),
             user_id: begun.user_id.clone(),
             character_id: begun.character_id.clone(),
             begun: begun.clone(),
             turns: Vec::new(),
-            seq: 1,
+            seq,
             bytes: 0,
             last_own: Timestamp::from_micros(0),
         };
-        for message in parse(&entry.messages, 1)? {
+        for message in parse(&entry.messages, seq)? {
             document.import(message);
         }
         Ok(document)
     }
 
-    /// Folds all entries of a conversation.
-    pub fn fold(entries: &[Entry]) -> Result<Option<Self>, FoldError> {
-        let Some((first, rest)) = entries.split_first() else {
-            return Ok(None);
+    /// Folds all entries of a conversation, the first of which is the `first_seq`th.
+    pub fn fold(first_seq: u64, entries: &[Entry]) -> Result<Folded, FoldError> {
+        // A deletion stands at the beginning: what was before it is gone.
+        let (deleted, entries) = match entries {
+            [deletion, rest @ ..] if matches!(deletion.head, EntryHead::Deleted(_)) => (1, rest),
+            all => (0, all),
         };
-        let mut document = Self::begin(first)?;
+        let seq = first_seq.max(1) + deleted;
+        let Some((first, rest)) = entries.split_first() else {
+            return Ok(Folded::Over { seq: seq - 1 });
+        };
+        let mut document = Self::begin(first, seq)?;
         for entry in rest {
             document.apply(entry)?;
         }
-        Ok(Some(document))
+        Ok(Folded::Here(Box::new(document)))
     }
 
     /// Adds the next entry, as the log gives it back.
@@ -145,9 +182,20 @@ impl Document {
     ) -> Result<(), FoldError> {
         let seq = self.seq + 1;
         match head {
-            EntryHead::Begun(_) => return Err(FoldError::OutOfPlace { seq }),
+            EntryHead::Begun(_) | EntryHead::Deleted(_) => {
+                return Err(FoldError::OutOfPlace { seq });
+            }
             EntryHead::TurnAccepted(accepted) => self.accept(accepted, messages),
             EntryHead::TurnEnded(ended) => self.end(ended, messages.pop(), seq)?,
+            EntryHead::TurnReopened(reopened) => self.reopen(reopened, seq)?,
+            EntryHead::Appended(added) => {
+                for message in messages {
+                    self.last_own = self.last_own.max(message.timestamp());
+                    self.import(message);
+                }
+                self.updated_at = self.updated_at.max(added.at);
+            }
+            EntryHead::Prepended(prepended) => self.prepend(prepended, messages),
         }
         self.seq = seq;
         Ok(())
@@ -163,23 +211,66 @@ impl Document {
                     .is_none_or(|last| last.role() != Role::User)
             });
         match self.turns.last_mut() {
-            Some(turn) if !begins => turn.messages.push(message),
+            Some(turn) if !begins && turn.state == TurnState::Imported => {
+                turn.messages.push(message);
+            }
             Some(_) | None => self.turns.push(TurnRecord {
                 turn: None,
                 reply_id: None,
                 messages: SmallVec::from_iter([message]),
                 state: TurnState::Imported,
+                key: None,
             }),
         }
     }
 
+    /// Puts messages before all others; they keep their own times.
+    fn prepend(&mut self, prepended: &Prepended, messages: Vec<StoredMessage>) {
+        self.name_owner(
+            prepended.user_id.as_deref(),
+            prepended.character_id.as_deref(),
+        );
+        self.created_at = self.created_at.min(prepended.created_at);
+        let ours = std::mem::take(&mut self.turns);
+        for message in messages {
+            self.import(message);
+        }
+        self.turns.extend(ours);
+    }
+
+    fn name_owner(&mut self, user_id: Option<&str>, character_id: Option<&str>) {
+        for (known, given) in [
+            (&mut self.user_id, user_id),
+            (&mut self.character_id, character_id),
+        ] {
+            if known.is_none() {
+                *known = given.map(str::to_owned);
+            }
+        }
+    }
+
+    fn reopen(&mut self, reopened: &TurnReopened, seq: u64) -> Result<(), FoldError> {
+        let turn = reopened.turn;
+        let record = self
+            .turns
+            .iter_mut()
+            .rev()
+            .find(|record| record.turn == Some(turn))
+            .filter(|it| matches!(it.state, TurnState::Ended(_)) && it.reply().is_none())
+            .ok_or(FoldError::NotOver { seq, turn })?;
+        record.state = TurnState::Open {
+            attempt: reopened.attempt,
+            model: reopened.model.clone(),
+        };
+        self.updated_at = self.updated_at.max(reopened.at);
+        Ok(())
+    }
+
     fn accept(&mut self, accepted: &TurnAccepted, mut messages: Vec<StoredMessage>) {
-        if self.user_id.is_none() {
-            self.user_id.clone_from(&accepted.user_id);
-        }
-        if self.character_id.is_none() {
-            self.character_id.clone_from(&accepted.character_id);
-        }
+        self.name_owner(
+            accepted.user_id.as_deref(),
+            accepted.character_id.as_deref(),
+        );
         for message in &mut messages {
             self.bytes += message.bytes();
             // Stamped before a reply that reached the log first: it stands after that reply.
@@ -193,7 +284,11 @@ impl Document {
             turn: Some(accepted.turn),
             reply_id: Some(accepted.reply),
             messages: messages.into(),
-            state: TurnState::Open,
+            state: TurnState::Open {
+                attempt: 1,
+                model: accepted.model.clone(),
+            },
+            key: accepted.key.clone().map(|key| Box::new((key, accepted.at))),
         });
     }
 
@@ -207,33 +302,53 @@ impl Document {
             seq,
             turn: ended.turn,
         };
-        // Open turns are the newest: the queue bounds this walk.
+        // Open turns are among the newest, save for one that runs again.
         let position = self
             .turns
             .iter()
             .rposition(|record| record.turn == Some(ended.turn))
-            .filter(|position| self.turns[*position].state == TurnState::Open)
+            .filter(|position| self.turns[*position].is_open_at(ended.attempt))
             .ok_or(not_open)?;
         let record = &mut self.turns[position];
         record.state = TurnState::Ended(Box::new(ended.clone()));
         self.updated_at = self.updated_at.max(ended.at);
         if let Some(reply) = reply {
             self.bytes += reply.bytes();
-            let mut last = reply.timestamp();
-            record.messages.push(reply);
-            // Messages that waited behind this reply stand after it, so their time is later, too.
-            for message in self.turns[position + 1..]
-                .iter_mut()
-                .flat_map(|later| later.messages.iter_mut())
-            {
-                if message.timestamp() <= last {
-                    *message = message.at(last.next());
-                }
-                last = message.timestamp();
-            }
-            self.last_own = self.last_own.max(last);
+            self.place_reply(position, reply);
         }
         Ok(())
+    }
+
+    /// Puts a reply behind its turn's messages, and sees to it that times go up.
+    fn place_reply(&mut self, position: usize, reply: StoredMessage) {
+        let asked = self.turns[position].messages.last();
+        let earliest = asked.map_or(reply.timestamp(), |message| message.timestamp().next());
+        // The reply of a turn that ran again has turns behind it that have ended: their times stay.
+        let followed = self.turns[position + 1..]
+            .iter()
+            .any(|later| !later.is_open());
+        let time = match followed {
+            true => earliest,
+            false => reply.timestamp().max(earliest),
+        };
+        let reply = if time == reply.timestamp() {
+            reply
+        } else {
+            reply.at(time)
+        };
+        self.turns[position].messages.push(reply);
+        // Messages that waited behind this reply stand after it, so their time is later, too.
+        let mut last = time;
+        for message in self.turns[position + 1..]
+            .iter_mut()
+            .flat_map(|later| later.messages.iter_mut())
+        {
+            if message.timestamp() <= last {
+                *message = message.at(last.next());
+            }
+            last = message.timestamp();
+        }
+        self.last_own = self.last_own.max(last);
     }
 
     /// Whether no message was ever stored.
@@ -281,6 +396,23 @@ impl Document {
             .find(|record| record.turn == Some(turn))
     }
 
+    /// The turn that was accepted with a key of this scope, not before `since`.
+    #[must_use]
+    pub fn keyed(&self, scope: &str, key: &str, since: Timestamp) -> Option<&TurnRecord> {
+        self.turns.iter().rev().find(|record| {
+            record.key.as_ref().is_some_and(|known| {
+                let (known, accepted_at) = &**known;
+                known.key == key && known.scope == scope && *accepted_at >= since
+            })
+        })
+    }
+
+    /// Whether a document of this id may be somewhere that could not be looked for.
+    #[must_use]
+    pub fn began_unverified(&self) -> bool {
+        self.begun.unverified
+    }
+
     /// The turns before the first one that still owes a reply.
     #[must_use]
     pub fn settled(&self) -> &[TurnRecord] {
@@ -288,7 +420,7 @@ impl Document {
             .turns
             .iter()
             .rev()
-            .take_while(|record| record.state == TurnState::Open)
+            .take_while(|record| record.is_open())
             .count();
         &self.turns[..self.turns.len() - open]
     }
@@ -311,7 +443,7 @@ impl Document {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            created_at: self.begun.at,
+            created_at: self.created_at,
             updated_at: self.updated_at,
             user_id: self.user_id.clone(),
             character_id: self.character_id.clone(),
@@ -327,6 +459,16 @@ impl Document {
 }
 
 impl TurnRecord {
+    /// Whether its end is not in the log.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, TurnState::Open { .. })
+    }
+
+    fn is_open_at(&self, wanted: u32) -> bool {
+        matches!(self.state, TurnState::Open { attempt, .. } if attempt == wanted)
+    }
+
     /// What was said, without the reply.
     #[must_use]
     pub fn received(&self) -> &[StoredMessage] {

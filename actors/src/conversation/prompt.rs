@@ -184,6 +184,7 @@ mod tests {
                 .map(|(role, text)| stored(*role, text))
                 .collect::<SmallVec<_>>(),
             state: TurnState::Imported,
+            key: None,
         }
     }
 

@@ -223,6 +223,7 @@ impl Conversation {
             head: EntryHead::TurnEnded(TurnEnded {
                 at: timestamp,
                 turn,
+                attempt: 1,
                 finish_reason: finish_reason.clone(),
                 usage: usage.clone(),
                 error: error.as_ref().map(|error| error.code().to_owned()),
@@ -305,6 +306,7 @@ impl Conversation {
             head: EntryHead::TurnEnded(TurnEnded {
                 at: timestamp,
                 turn: waiting.turn,
+                attempt: 1,
                 finish_reason: reason.to_owned(),
                 usage: None,
                 error: error.map(|error| error.code().to_owned()),
@@ -332,6 +334,7 @@ impl Conversation {
                 head: EntryHead::TurnEnded(TurnEnded {
                     at: Timestamp::now(),
                     turn,
+                    attempt: 1,
                     finish_reason: INTERRUPTED.to_owned(),
                     usage: None,
                     error: Some(EngineError::Restarted.code().to_owned()),

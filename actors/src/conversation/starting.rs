@@ -57,6 +57,7 @@ impl Conversation {
                 user_id,
                 character_id,
                 imported_updated_at: None,
+                unverified: false,
             }),
             messages: Vec::new(),
             then: Then::Begun,
@@ -104,6 +105,8 @@ impl Conversation {
                 reply: reply_id,
                 user_id: command.user_id,
                 character_id: command.character_id,
+                model: command.parameters.model.clone(),
+                key: None,
             }),
             messages,
             then: Then::Accepted {
@@ -162,7 +165,7 @@ impl Conversation {
     /// Whether a turn is to be answered yet; one that an actor before this one left open is not.
     fn owes_reply(&self, record: &TurnRecord) -> bool {
         let ours = |turn| self.streams.find(turn).is_some();
-        record.state == TurnState::Open && record.turn.is_some_and(ours)
+        record.is_open() && record.turn.is_some_and(ours)
     }
 
     fn stamp(&mut self, turn: TurnId, drafts: &[Draft]) -> Vec<StoredMessage> {

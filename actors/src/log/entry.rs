@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     id::{MessageId, TurnId},
@@ -33,6 +34,14 @@ pub enum EntryHead {
     TurnAccepted(TurnAccepted),
     /// A turn ended; its reply, if there is any text, stands in the entry.
     TurnEnded(TurnEnded),
+    /// A turn that ended without text runs once more.
+    TurnReopened(TurnReopened),
+    /// Messages without a turn, behind what is there: a suffix that the log had lost.
+    Appended(Added),
+    /// Messages without a turn, before what is there: a document that was found late.
+    Prepended(Prepended),
+    /// The conversation was deleted: nothing before this entry is kept.
+    Deleted(Deleted),
 }
 
 /// A conversation begins.
@@ -51,6 +60,9 @@ pub struct Begun {
     /// For an imported document: when it was last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported_updated_at: Option<Timestamp>,
+    /// Whether a mirror may hold a document of this id that could not be looked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
 }
 
 /// A turn is accepted: its user messages are durable, a reply is owed.
@@ -68,15 +80,35 @@ pub struct TurnAccepted {
     /// Fills in the conversation's companion if it has none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub character_id: Option<String>,
+    /// Model asked: names the author of a reply that is recovered after a crash.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
+    /// What a repeat of the request is recognized by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<IdempotencyKey>,
 }
 
-/// A turn ended. At most one per turn.
+/// What a repeat of a request is recognized by. Counts within one conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdempotencyKey {
+    /// Whose key it is, see [`crate::caller::Caller::scope`].
+    pub scope: String,
+    /// As the client sent it.
+    pub key: String,
+    /// Digest of what was asked: the same key with another request is a mistake.
+    pub request: Uuid,
+}
+
+/// A turn ended. At most one per turn and attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TurnEnded {
     /// When.
     pub at: Timestamp,
     /// Which.
     pub turn: TurnId,
+    /// Which run of it, from 1.
+    #[serde(default = "first_attempt", skip_serializing_if = "is_first_attempt")]
+    pub attempt: u32,
     /// `stop`, `length`, `tool_calls`, `content_filter`, `unknown`; or, for a cut reply,
     /// `error`, `cancelled`, `interrupted`.
     pub finish_reason: String,
@@ -88,6 +120,59 @@ pub struct TurnEnded {
     pub error: Option<String>,
 }
 
+/// A turn that ended without text runs once more: its user messages are there already.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnReopened {
+    /// When.
+    pub at: Timestamp,
+    /// Which.
+    pub turn: TurnId,
+    /// Which run of it begins, from 2.
+    pub attempt: u32,
+    /// Model asked this time.
+    pub model: String,
+}
+
+/// Messages without a turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Added {
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Messages that belong before all others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prepended {
+    /// When.
+    pub at: Timestamp,
+    /// When the conversation really began.
+    pub created_at: Timestamp,
+    /// Owner, if the conversation has none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// Companion, if the conversation has none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub character_id: Option<String>,
+}
+
+/// The conversation was deleted. Stays for good, so that nothing brings the old one back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// When.
+    pub at: Timestamp,
+    /// Random; no mirror's copy has it.
+    pub incarnation: u64,
+}
+
+fn first_attempt() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_first_attempt(attempt: &u32) -> bool {
+    *attempt == 1
+}
+
 /// Finish reason of a turn that a crash or a shutdown cut.
 pub const INTERRUPTED: &str = "interrupted";
 /// Finish reason of a turn whose upstream failed.
@@ -97,22 +182,29 @@ pub const CANCELLED: &str = "cancelled";
 /// Finish reason where the upstream ended its stream properly but gave none.
 pub const UNKNOWN: &str = "unknown";
 
-impl Entry {
-    /// The turn that this entry accepts, if it does.
+impl EntryHead {
+    /// When it was written.
     #[must_use]
-    pub fn accepts(&self) -> Option<TurnId> {
-        match &self.head {
-            EntryHead::TurnAccepted(accepted) => Some(accepted.turn),
-            EntryHead::Begun(_) | EntryHead::TurnEnded(_) => None,
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Begun(begun) => begun.at,
+            Self::TurnAccepted(accepted) => accepted.at,
+            Self::TurnEnded(ended) => ended.at,
+            Self::TurnReopened(reopened) => reopened.at,
+            Self::Appended(added) => added.at,
+            Self::Prepended(prepended) => prepended.at,
+            Self::Deleted(deleted) => deleted.at,
         }
     }
 
-    /// The turn that this entry ends, if it does.
+    /// The turn that it is about, and which run of it.
     #[must_use]
-    pub fn ends(&self) -> Option<TurnId> {
-        match &self.head {
-            EntryHead::TurnEnded(ended) => Some(ended.turn),
-            EntryHead::Begun(_) | EntryHead::TurnAccepted(_) => None,
+    pub fn turn(&self) -> Option<(TurnId, u32)> {
+        match self {
+            Self::TurnAccepted(accepted) => Some((accepted.turn, 1)),
+            Self::TurnEnded(ended) => Some((ended.turn, ended.attempt)),
+            Self::TurnReopened(reopened) => Some((reopened.turn, reopened.attempt)),
+            Self::Begun(_) | Self::Appended(_) | Self::Prepended(_) | Self::Deleted(_) => None,
         }
     }
 }

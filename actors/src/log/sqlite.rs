@@ -22,6 +22,7 @@ use std::{
 use futures::{FutureExt as _, future::BoxFuture};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use self::{
     apply::EncodedAppend,
@@ -31,14 +32,15 @@ use self::{
     wal::Upkeep,
     writer::{Job, Writer},
 };
-use super::{Append, AppendError, Loaded, Log, LogError, data_dir::DataDir};
+use super::{Append, AppendError, Checkpoint, Loaded, Log, LogError, data_dir::DataDir};
 use crate::id::ConversationId;
 
 mod apply;
+mod backup;
+mod catalogue;
 mod encode;
 mod progress;
 mod reader;
-mod recovery;
 mod schema;
 mod shared;
 #[cfg(test)]
@@ -46,8 +48,14 @@ mod tests;
 mod wal;
 mod writer;
 
-pub use progress::{FileStamp, LaggingCursor, LaggingPage, MirrorRow, Progress};
-pub use recovery::{Recovery, RecoveryError};
+pub use backup::{BackupError, BackupProgress, backup};
+pub use catalogue::{
+    CatalogueCursor, CatalogueFilter, CataloguePage, CatalogueRow, InvalidCatalogueCursor,
+};
+pub use progress::{
+    ContentHash, FileStamp, LaggingCursor, LaggingPage, Look, MirrorRow, Progress, Step,
+};
+pub use reader::OpenTurn;
 
 /// Sees what the log does, on its writer's thread: must be quick and must not panic.
 pub trait LogObserver: Send + Sync {
@@ -174,16 +182,18 @@ pub struct SqliteLog {
     queue_bytes: usize,
     shared: Arc<Shared>,
     wal: PathBuf,
+    log_id: Uuid,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SqliteLog {
     /// Opens the log of a locked directory, making or migrating it.
     ///
-    /// Blocks for the moment this takes. Call [`SqliteLog::recover`] next.
+    /// Blocks for the moment this takes. Call [`crate::recovery::recover`] next.
     pub fn open(dir: &DataDir, options: SqliteOptions) -> Result<Self, OpenError> {
         let path = dir.log_file();
         let connection = schema::open_writer(&path, options.page_count_max)?;
+        let log_id = schema::log_id(&connection)?;
         let readers = Readers::start(&path)?;
         let mut wal = path.into_os_string();
         wal.push("-wal");
@@ -216,8 +226,15 @@ impl SqliteLog {
             queue_bytes,
             shared,
             wal,
+            log_id,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Tells this log's copies from another log's; a restored backup has its original's.
+    #[must_use]
+    pub fn log_id(&self) -> Uuid {
+        self.log_id
     }
 
     /// Resolves when the log has stopped for good: the process must end and let recovery decide.
@@ -309,6 +326,35 @@ impl SqliteLog {
         async move { answer.await.unwrap_or_else(|_| Err(no_reader())) }.boxed()
     }
 
+    /// Conversations that are not deleted, the one that changed last first.
+    pub fn newest(
+        &self,
+        filter: CatalogueFilter,
+        after: Option<CatalogueCursor>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<CataloguePage, LogError>> {
+        self.read(move |connection| {
+            catalogue::newest(connection, &filter, after, limit)
+                .map_err(|error| reader::unavailable(&error))
+        })
+    }
+
+    /// All conversations, deleted ones too, in the order in which they first came.
+    pub fn catalogue(
+        &self,
+        after: Option<CatalogueCursor>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<CataloguePage, LogError>> {
+        self.read(move |connection| {
+            catalogue::all(connection, after, limit).map_err(|error| reader::unavailable(&error))
+        })
+    }
+
+    /// Turns without an end, in the order of their acceptance within each conversation.
+    pub fn open_turns(&self, limit: u32) -> BoxFuture<'static, Result<Vec<OpenTurn>, LogError>> {
+        self.read(move |connection| reader::open_turns(connection, limit))
+    }
+
     /// Runs a query on a reader, after everything queued before it.
     fn read<T: Send + 'static>(
         &self,
@@ -386,6 +432,14 @@ impl Log for SqliteLog {
             })
         }
         .boxed()
+    }
+
+    fn checkpoint(&self, checkpoint: Checkpoint) -> BoxFuture<'static, Result<(), LogError>> {
+        let (reply, answer) = oneshot::channel();
+        if let Err(reason) = self.submit(Job::Checkpoint { checkpoint, reply }) {
+            return futures::future::ready(Err(LogError::Unavailable(reason))).boxed();
+        }
+        async move { answer.await.unwrap_or_else(|_| Err(no_reader())) }.boxed()
     }
 
     fn load(&self, id: ConversationId) -> BoxFuture<'static, Result<Option<Loaded>, LogError>> {

@@ -23,7 +23,7 @@ use crate::{
     id::ConversationId,
     log::{
         LogError,
-        sqlite::{FileStamp, LaggingCursor, LaggingPage, Progress, SqliteLog},
+        sqlite::{FileStamp, LaggingCursor, LaggingPage, Progress, SqliteLog, Step},
     },
 };
 
@@ -124,8 +124,10 @@ pub fn adopted(id: ConversationId, incarnation: u64, file: FileStamp) -> Progres
     Progress {
         id,
         incarnation,
-        reached: Some(0),
-        stamp: file,
+        step: Step::FileWritten {
+            seq: 0,
+            stamp: file,
+        },
     }
 }
 

@@ -5,14 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::{
-    id::TurnId,
-    log::entry::{Entry, EntryHead},
-    time::Timestamp,
-};
+use crate::log::entry::{Entry, EntryHead};
 
-/// Version of the rows that this code writes. A reader that meets another one stops.
-pub(super) const VERSION: i64 = 1;
+/// Version of the rows that this code writes. A reader that meets a later one stops; each is a
+/// superset of the one before it.
+pub(super) const VERSION: i64 = 2;
 
 /// Most bytes of message text in one entry: half of what the storage engine takes in a blob.
 const BODY_BYTES_MAX: usize = 512 << 20;
@@ -24,6 +21,10 @@ pub(super) enum Kind {
     Begun = 1,
     TurnAccepted = 2,
     TurnEnded = 3,
+    TurnReopened = 4,
+    Appended = 5,
+    Prepended = 6,
+    Deleted = 7,
 }
 
 impl Kind {
@@ -32,6 +33,10 @@ impl Kind {
             EntryHead::Begun(_) => Self::Begun,
             EntryHead::TurnAccepted(_) => Self::TurnAccepted,
             EntryHead::TurnEnded(_) => Self::TurnEnded,
+            EntryHead::TurnReopened(_) => Self::TurnReopened,
+            EntryHead::Appended(_) => Self::Appended,
+            EntryHead::Prepended(_) => Self::Prepended,
+            EntryHead::Deleted(_) => Self::Deleted,
         }
     }
 
@@ -118,22 +123,6 @@ impl Encoded {
     pub(super) fn bytes(&self) -> usize {
         self.head_json.len() + self.body().len()
     }
-
-    pub(super) fn at(&self) -> Timestamp {
-        match &self.head {
-            EntryHead::Begun(begun) => begun.at,
-            EntryHead::TurnAccepted(accepted) => accepted.at,
-            EntryHead::TurnEnded(ended) => ended.at,
-        }
-    }
-
-    pub(super) fn turn(&self) -> Option<TurnId> {
-        match &self.head {
-            EntryHead::Begun(_) => None,
-            EntryHead::TurnAccepted(accepted) => Some(accepted.turn),
-            EntryHead::TurnEnded(ended) => Some(ended.turn),
-        }
-    }
 }
 
 /// The columns of one row.
@@ -162,7 +151,7 @@ pub(super) enum DecodeError {
 }
 
 pub(super) fn decode(row: Row<'_>) -> Result<Entry, DecodeError> {
-    if row.version != VERSION {
+    if !(1..=VERSION).contains(&row.version) {
         return Err(DecodeError::Version(row.version));
     }
     let head: EntryHead = serde_json::from_slice(row.head)?;
@@ -203,9 +192,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        id::MessageId,
-        log::entry::{Begun, TurnAccepted, TurnEnded},
+        id::{MessageId, TurnId},
+        log::entry::{
+            Added, Begun, Deleted, IdempotencyKey, Prepended, TurnAccepted, TurnEnded, TurnReopened,
+        },
         provider::RawJson,
+        time::Timestamp,
     };
 
     fn row(encoded: &Encoded) -> Row<'_> {
@@ -236,47 +228,94 @@ mod tests {
         })
     }
 
+    fn key() -> impl Strategy<Value = IdempotencyKey> {
+        (text(), text(), any::<u128>()).prop_map(|(scope, key, request)| IdempotencyKey {
+            scope,
+            key,
+            request: Uuid::from_u128(request),
+        })
+    }
+
     fn head() -> impl Strategy<Value = EntryHead> {
         let name = || prop::option::of(text());
         prop_oneof![
-            (at(), any::<u64>(), name(), name(), prop::option::of(at())).prop_map(
-                |(at, incarnation, user_id, character_id, imported_updated_at)| {
-                    EntryHead::Begun(Begun {
-                        at,
-                        incarnation,
-                        user_id,
-                        character_id,
-                        imported_updated_at,
-                    })
-                }
-            ),
-            (at(), any::<u128>(), any::<u128>(), name(), name()).prop_map(
-                |(at, turn, reply, user_id, character_id)| {
+            (
+                at(),
+                any::<u64>(),
+                name(),
+                name(),
+                prop::option::of(at()),
+                any::<bool>()
+            )
+                .prop_map(
+                    |(at, incarnation, user_id, character_id, imported_updated_at, unverified)| {
+                        EntryHead::Begun(Begun {
+                            at,
+                            incarnation,
+                            user_id,
+                            character_id,
+                            imported_updated_at,
+                            unverified,
+                        })
+                    }
+                ),
+            (
+                at(),
+                any::<u128>(),
+                any::<u128>(),
+                name(),
+                name(),
+                text(),
+                prop::option::of(key())
+            )
+                .prop_map(|(at, turn, reply, user_id, character_id, model, key)| {
                     EntryHead::TurnAccepted(TurnAccepted {
                         at,
                         turn: TurnId(Uuid::from_u128(turn)),
                         reply: MessageId(Uuid::from_u128(reply)),
                         user_id,
                         character_id,
+                        model,
+                        key,
                     })
-                }
-            ),
+                }),
             (
                 at(),
                 any::<u128>(),
+                any::<u32>(),
                 text(),
                 prop::option::of(usage()),
                 name()
             )
-                .prop_map(|(at, turn, finish_reason, usage, error)| {
+                .prop_map(|(at, turn, attempt, finish_reason, usage, error)| {
                     EntryHead::TurnEnded(TurnEnded {
                         at,
                         turn: TurnId(Uuid::from_u128(turn)),
+                        attempt,
                         finish_reason,
                         usage,
                         error,
                     })
                 }),
+            (at(), any::<u128>(), any::<u32>(), text()).prop_map(|(at, turn, attempt, model)| {
+                EntryHead::TurnReopened(TurnReopened {
+                    at,
+                    turn: TurnId(Uuid::from_u128(turn)),
+                    attempt,
+                    model,
+                })
+            }),
+            at().prop_map(|at| EntryHead::Appended(Added { at })),
+            (at(), at(), name(), name()).prop_map(|(at, created_at, user_id, character_id)| {
+                EntryHead::Prepended(Prepended {
+                    at,
+                    created_at,
+                    user_id,
+                    character_id,
+                })
+            }),
+            (at(), any::<u64>())
+                .prop_map(|(at, incarnation)| EntryHead::Deleted(Deleted { at, incarnation })),
         ]
     }
 
@@ -293,7 +332,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_an_error_or_an_entry(
-            kind in 0i64..5,
+            kind in 0i64..9,
             head in prop::collection::vec(any::<u8>(), 0..40),
             lengths in prop::option::of(prop::collection::vec(any::<u8>(), 0..12)),
             body in prop::collection::vec(any::<u8>(), 0..40),
@@ -313,6 +352,7 @@ mod tests {
                 user_id: None,
                 character_id: None,
                 imported_updated_at: None,
+                unverified: false,
             }),
             messages: vec![],
         };
@@ -320,9 +360,16 @@ mod tests {
         let good = row(&encoded);
         assert!(decode(good).is_ok());
         assert!(matches!(
-            decode(Row { version: 2, ..good }),
-            Err(DecodeError::Version(2))
+            decode(Row {
+                version: VERSION + 1,
+                ..good
+            }),
+            Err(DecodeError::Version(3))
         ));
+        assert!(
+            decode(Row { version: 1, ..good }).is_ok(),
+            "what an earlier release wrote is read"
+        );
         assert!(matches!(
             decode(Row { kind: 3, ..good }),
             Err(DecodeError::Kind(3))

@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 
 use super::{
     OpenError,
-    encode::{Row, decode},
+    encode::{Kind, Row, decode},
     schema::{at_position, open_reader, position},
 };
 use crate::{
+    conversation::orphan::Orphan,
     id::{ConversationId, TurnId},
-    log::{Loaded, LogError},
+    log::{Loaded, LogError, Partial, entry::EntryHead},
     time::Timestamp,
 };
 
@@ -113,26 +114,47 @@ pub(super) fn load(
     connection: &Connection,
     id: &ConversationId,
 ) -> Result<Option<Loaded>, LogError> {
-    let transaction = connection
-        .unchecked_transaction()
-        .map_err(|error| unavailable(&error))?;
+    let failed = |error: rusqlite::Error| unavailable(&error);
+    let transaction = connection.unchecked_transaction().map_err(failed)?;
     let catalogued = transaction
-        .prepare_cached("SELECT num, seq FROM conversations WHERE id = ?1")
+        .prepare_cached("SELECT num, seq, deleted_seq FROM conversations WHERE id = ?1")
         .and_then(|mut statement| {
             statement
                 .query_row([id.as_str()], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+                    let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+                    Ok((row.get::<_, i64>(0)?, number(1)?, number(2)?))
                 })
                 .optional()
         })
-        .map_err(|error| unavailable(&error))?;
-    let Some((num, count)) = catalogued else {
+        .map_err(failed)?;
+    let Some((num, count, deleted)) = catalogued else {
         return Ok(None);
     };
-    entries(&transaction, num, count).map(Some)
+    let mut loaded = entries(&transaction, num, deleted.max(1), count)?;
+    loaded.partials = partials(&transaction, num).map_err(failed)?;
+    Ok(Some(loaded))
 }
 
-fn entries(connection: &Connection, num: i64, count: u64) -> Result<Loaded, LogError> {
+/// The text of the replies under way in one conversation.
+fn partials(connection: &Connection, num: i64) -> rusqlite::Result<Vec<Partial>> {
+    let mut statement = connection
+        .prepare_cached("SELECT turn FROM open_turns WHERE pos BETWEEN ?1 AND ?2 ORDER BY pos")?;
+    let turns: Vec<[u8; 16]> = statement
+        .query_map([position(num, 0), position(num, u64::MAX)], |row| {
+            row.get(0)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    turns
+        .into_iter()
+        .map(|turn| {
+            let turn = TurnId(uuid::Uuid::from_bytes(turn));
+            let text = partial(connection, turn)?;
+            Ok(Partial { turn, text })
+        })
+        .collect()
+}
+
+fn entries(connection: &Connection, num: i64, first: u64, count: u64) -> Result<Loaded, LogError> {
     let corrupt = |seq: u64, reason: String| LogError::Corrupt {
         seq,
         reason: Arc::from(reason),
@@ -147,8 +169,11 @@ fn entries(connection: &Connection, num: i64, count: u64) -> Result<Loaded, LogE
     let mut rows = statement
         .query(params![position(num, 0), position(num, u64::MAX)])
         .map_err(failed)?;
-    let mut loaded = Loaded::default();
-    let mut expected = 1;
+    let mut loaded = Loaded {
+        first_seq: first,
+        ..Loaded::default()
+    };
+    let mut expected = first;
     while let Some(row) = rows.next().map_err(failed)? {
         let (_, seq) = at_position(row.get(0).map_err(failed)?);
         if seq != expected {
@@ -175,50 +200,93 @@ fn entries(connection: &Connection, num: i64, count: u64) -> Result<Loaded, LogE
     Ok(loaded)
 }
 
-/// A turn that was accepted and has no end.
-#[derive(Debug)]
-pub(super) struct OpenTurn {
-    pub(super) id: ConversationId,
-    pub(super) turn: TurnId,
+/// A turn without an end, and where its conversation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTurn {
+    /// Whose turn.
+    pub id: ConversationId,
     /// Entries of its conversation.
-    pub(super) seq: u64,
+    pub seq: u64,
     /// Time of its conversation's last entry.
-    pub(super) updated_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// What is known of it.
+    pub orphan: Orphan,
 }
 
 /// Turns without an end, in the order of their acceptance within each conversation.
 pub(super) fn open_turns(connection: &Connection, limit: u32) -> Result<Vec<OpenTurn>, LogError> {
-    let query = || {
-        let mut statement = connection.prepare_cached(
-            "SELECT c.id, t.turn, c.seq, c.updated_at
+    let failed = |error: rusqlite::Error| unavailable(&error);
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT c.id, t.turn, t.attempt, c.seq, c.updated_at, a.head, o.head
              FROM open_turns t JOIN conversations c ON c.num = t.pos >> 28
+                JOIN entries o ON o.pos = t.pos
+                JOIN entries a ON a.turn = t.turn AND a.kind = ?2 AND a.attempt = 1
              ORDER BY t.pos LIMIT ?1",
-        )?;
-        let rows = statement.query_map([limit], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, [u8; 16]>(1)?,
-                row.get::<_, i64>(2)?,
-                row.get::<_, i64>(3)?,
-            ))
-        })?;
-        rows.collect::<rusqlite::Result<Vec<_>>>()
+        )
+        .map_err(failed)?;
+    let mut rows = statement
+        .query(params![limit, Kind::TurnAccepted.column()])
+        .map_err(failed)?;
+    let mut open = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        open.push(open_turn(connection, row)?);
+    }
+    Ok(open)
+}
+
+fn open_turn(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<OpenTurn, LogError> {
+    let failed = |error: rusqlite::Error| unavailable(&error);
+    let number = |column| row.get::<_, i64>(column).map_err(failed);
+    let seq = number(3)?.cast_unsigned();
+    let corrupt = |reason: String| LogError::Corrupt {
+        seq,
+        reason: Arc::from(reason),
     };
-    query()
-        .map_err(|error| unavailable(&error))?
-        .into_iter()
-        .map(|(id, turn, seq, updated_at)| {
-            Ok(OpenTurn {
-                id: ConversationId::parse(&id).map_err(|error| LogError::Corrupt {
-                    seq: 1,
-                    reason: Arc::from(format!(
-                        "the catalogue names a conversation {id:?}: {error}"
-                    )),
-                })?,
-                turn: TurnId(uuid::Uuid::from_bytes(turn)),
-                seq: seq.cast_unsigned(),
-                updated_at: Timestamp::from_micros(updated_at),
-            })
-        })
-        .collect()
+    let id: String = row.get(0).map_err(failed)?;
+    let id = ConversationId::parse(&id).map_err(|error| {
+        corrupt(format!(
+            "the catalogue names a conversation {id:?}: {error}"
+        ))
+    })?;
+    let turn = TurnId(uuid::Uuid::from_bytes(row.get(1).map_err(failed)?));
+    let head = |column| {
+        let json: Vec<u8> = row.get(column).map_err(failed)?;
+        serde_json::from_slice(&json).map_err(|error| corrupt(error.to_string()))
+    };
+    let EntryHead::TurnAccepted(accepted) = head(5)? else {
+        return Err(corrupt(format!("the acceptance of turn {turn} is none")));
+    };
+    let model = match head(6)? {
+        EntryHead::TurnReopened(reopened) => reopened.model,
+        _ => accepted.model,
+    };
+    Ok(OpenTurn {
+        id,
+        seq,
+        updated_at: Timestamp::from_micros(number(4)?),
+        orphan: Orphan {
+            turn,
+            attempt: row.get(2).map_err(failed)?,
+            reply: accepted.reply,
+            model,
+            text: partial(connection, turn).map_err(failed)?,
+        },
+    })
+}
+
+/// The text of one reply under way, as far as it is without a gap.
+fn partial(connection: &Connection, turn: TurnId) -> rusqlite::Result<String> {
+    let mut statement = connection
+        .prepare_cached("SELECT offset, text FROM partials WHERE turn = ?1 ORDER BY offset")?;
+    let mut rows = statement.query([turn.0.as_bytes()])?;
+    let mut text = String::new();
+    while let Some(row) = rows.next()? {
+        let offset: i64 = row.get(0)?;
+        if usize::try_from(offset) != Ok(text.len()) {
+            break;
+        }
+        text.push_str(row.get_ref(1)?.as_str()?);
+    }
+    Ok(text)
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
 
 use super::OpenError;
 
@@ -26,9 +27,12 @@ pub(super) const BUSY: Duration = Duration::from_secs(1);
 /// `entries` is one b-tree keyed by conversation and sequence in one integer: a row up to a page's
 /// size stays in its page, which a table without rowid would move to overflow pages from 1 kB on.
 /// Turn ids are time-ordered, so `entries_turn` grows at its right edge. `open_turns` holds the
-/// turns that are owed an end: recovery reads it, and not the history. What a release with
-/// checkpoints, keys and tombstones needs will be another step.
-const MIGRATIONS: &[&str] = &["
+/// turns that are owed an end: recovery reads it, and not the history. `partials` holds the text of
+/// replies under way, in the pieces in which it came. The catalogue is found by owner and companion,
+/// which never change once they are set; by time it is sorted when asked, since an index on the time
+/// would be one more page in every append.
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE conversations (
         num          INTEGER PRIMARY KEY,
         id           TEXT NOT NULL UNIQUE,
@@ -65,7 +69,33 @@ const MIGRATIONS: &[&str] = &["
         intended_mtime_ns INTEGER,
         PRIMARY KEY (mirror, conv)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE meta (
+        log_id BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO meta (log_id) VALUES (randomblob(16));
+    ALTER TABLE conversations ADD COLUMN deleted_seq INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE conversations ADD COLUMN unverified INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX conversations_user ON conversations (user_id) WHERE user_id IS NOT NULL;
+    CREATE INDEX conversations_character ON conversations (character_id)
+        WHERE character_id IS NOT NULL;
+    ALTER TABLE entries ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
+    DROP INDEX entries_turn;
+    CREATE UNIQUE INDEX entries_turn ON entries (turn, kind, attempt) WHERE turn IS NOT NULL;
+    ALTER TABLE open_turns ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE partials (
+        turn   BLOB NOT NULL,
+        offset INTEGER NOT NULL,
+        text   TEXT NOT NULL,
+        PRIMARY KEY (turn, offset)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE mirror_progress ADD COLUMN hash BLOB;
+    ALTER TABLE mirror_progress ADD COLUMN intended_at INTEGER;
+    ALTER TABLE mirror_progress ADD COLUMN look_at INTEGER;
+    ALTER TABLE mirror_progress ADD COLUMN look_step INTEGER;
+",
+];
 
 /// Where entry `seq` of conversation `num` stands.
 pub(super) fn position(num: i64, seq: u64) -> i64 {
@@ -103,6 +133,8 @@ pub(super) fn open_writer(
     }
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // What was deleted must not be readable in the file afterwards.
+    connection.pragma_update_and_check(None, "secure_delete", "on", |_| Ok(()))?;
     // The writer alone decides when to move the WAL into the database: see its `rest`.
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     migrate(&mut connection)?;
@@ -121,6 +153,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB / 4)?;
     Ok(connection)
+}
+
+/// Random, made with the log: tells this log's copies from another's.
+pub(super) fn log_id(connection: &Connection) -> rusqlite::Result<Uuid> {
+    let bytes: [u8; 16] = connection.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
+    Ok(Uuid::from_bytes(bytes))
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), OpenError> {

@@ -14,7 +14,13 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     id::{MessageId, TurnId},
-    log::entry::{Begun, Entry, EntryHead, INTERRUPTED, TurnAccepted, TurnEnded},
+    log::{
+        Partial,
+        entry::{
+            Begun, Deleted, Entry, EntryHead, INTERRUPTED, TurnAccepted, TurnEnded, TurnReopened,
+        },
+    },
+    recovery::{Recovery, recover},
     time::Timestamp,
 };
 
@@ -51,6 +57,7 @@ fn begun() -> Entry {
             user_id: None,
             character_id: None,
             imported_updated_at: None,
+            unverified: false,
         }),
         messages: vec![],
     }
@@ -64,6 +71,8 @@ fn accepted(number: u128, text: &str) -> Entry {
             reply: MessageId(Uuid::from_u128(number)),
             user_id: Some("alice".to_owned()),
             character_id: None,
+            model: "some/model".to_owned(),
+            key: None,
         }),
         messages: vec![Arc::from(text)],
     }
@@ -74,6 +83,7 @@ fn ended(number: u128, text: &str) -> Entry {
         head: EntryHead::TurnEnded(TurnEnded {
             at: Timestamp::from_micros(3),
             turn: turn(number),
+            attempt: 1,
             finish_reason: "stop".to_owned(),
             usage: None,
             error: None,
@@ -318,7 +328,7 @@ fn a_kill_at_any_moment_leaves_what_was_acknowledged() {
             let (_copy, after) = copy(&temp, &dir);
             assert_eq!(entries(&after, "a").len() as u64, number + 1);
             assert_eq!(
-                wait("recovery", after.recover()).unwrap().turns_interrupted,
+                wait("recovery", recover(&after)).unwrap().turns_interrupted,
                 number
             );
             for answer in wait("others", futures::future::join_all(under_way)) {
@@ -378,7 +388,7 @@ fn recovery_ends_open_turns_once_and_in_order() {
         wait("append", log.append(many)).unwrap();
     }
     let (_copy, after) = copy(&temp, &dir);
-    let recovery = wait("recovery", after.recover()).unwrap();
+    let recovery = wait("recovery", recover(&after)).unwrap();
     assert_eq!(recovery.turns_interrupted, 703);
     let ends: Vec<_> = entries(&after, "a")[4..]
         .iter()
@@ -391,7 +401,7 @@ fn recovery_ends_open_turns_once_and_in_order() {
     assert_eq!(entries(&after, "b").len(), 3);
     assert_eq!(entries(&after, "many699").len(), 3);
     assert_eq!(
-        wait("recovery", after.recover()).unwrap(),
+        wait("recovery", recover(&after)).unwrap(),
         Recovery::default()
     );
     let late = wait(
@@ -535,7 +545,7 @@ fn an_unknown_commit_stops_the_log() {
         assert!(matches!(load(&log, "a"), Err(LogError::Unavailable(_))));
         drop(log);
         let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
-        let recovered = wait("recovery", log.recover()).unwrap().turns_interrupted;
+        let recovered = wait("recovery", recover(&log)).unwrap().turns_interrupted;
         assert_eq!(recovered, u64::from(committed));
         assert_eq!(entries(&log, "a").len(), if committed { 3 } else { 1 });
     }
@@ -636,8 +646,10 @@ fn mirrors_find_what_they_lack() {
     let progress = |name, reached| Progress {
         id: id(name),
         incarnation: u64::MAX - 1,
-        reached,
-        stamp,
+        step: match reached {
+            Some(seq) => Step::FileWritten { seq, stamp },
+            None => Step::FileIntended(stamp),
+        },
     };
     let rows = vec![
         progress("a", Some(1)),
@@ -701,4 +713,278 @@ fn the_observer_sees_appends_and_batches() {
     );
     assert_eq!(counts.0.load(Ordering::SeqCst), 50);
     assert_eq!(counts.1.load(Ordering::SeqCst), 50);
+}
+
+fn reopened(number: u128, attempt: u32) -> Entry {
+    Entry {
+        head: EntryHead::TurnReopened(TurnReopened {
+            at: Timestamp::from_micros(4),
+            turn: turn(number),
+            attempt,
+            model: "another/model".to_owned(),
+        }),
+        messages: vec![],
+    }
+}
+
+fn ended_at(number: u128, at: u32) -> Entry {
+    let mut entry = ended(number, "");
+    if let EntryHead::TurnEnded(ended) = &mut entry.head {
+        ended.attempt = at;
+    }
+    entry
+}
+
+fn deleted() -> Entry {
+    Entry {
+        head: EntryHead::Deleted(Deleted {
+            at: Timestamp::from_micros(9),
+            incarnation: 77,
+        }),
+        messages: vec![],
+    }
+}
+
+fn piece(number: u128, offset: u64, text: &str) -> Checkpoint {
+    Checkpoint {
+        turn: turn(number),
+        attempt: 1,
+        offset,
+        text: text.to_owned(),
+    }
+}
+
+#[test]
+fn text_under_way_is_found_until_its_turn_ends() {
+    let (temp, dir, log) = open(SqliteOptions::default());
+    let begin = vec![begun(), accepted(1, "q")];
+    wait("append", log.append(append("a", 0, begin))).unwrap();
+    for (offset, text) in [(0, "one "), (4, "two "), (4, "two "), (8, "three")] {
+        wait("checkpoint", log.checkpoint(piece(1, offset, text))).unwrap();
+    }
+    let partials = load(&log, "a").unwrap().unwrap().partials;
+    let whole = Partial {
+        turn: turn(1),
+        text: "one two three".to_owned(),
+    };
+    assert_eq!(partials, [whole]);
+    // Of a crash here the reply is left, as far as it came.
+    let (_copy, after) = copy(&temp, &dir);
+    let recovery = wait("recovery", recover(&after)).unwrap();
+    assert_eq!((recovery.turns_interrupted, recovery.replies_kept), (1, 1));
+    let end = entries(&after, "a").pop().unwrap();
+    let reply: serde_json::Value = serde_json::from_str(&end.messages[0]).unwrap();
+    assert_eq!(reply["content"], "one two three");
+    assert_eq!(reply["finish_reason"], INTERRUPTED);
+    assert_eq!(reply["model"], "some/model");
+    assert_eq!(reply["id"], Uuid::from_u128(1).to_string());
+    // The end takes the pieces with it, and a late one finds nobody to belong to.
+    wait("append", log.append(append("a", 2, vec![ended(1, "r")]))).unwrap();
+    wait("checkpoint", log.checkpoint(piece(1, 13, "late"))).unwrap();
+    wait("checkpoint", log.checkpoint(piece(2, 0, "nobody's"))).unwrap();
+    assert!(load(&log, "a").unwrap().unwrap().partials.is_empty());
+    wait("append", log.append(append("a", 3, vec![accepted(2, "q")]))).unwrap();
+    assert_eq!(load(&log, "a").unwrap().unwrap().partials[0].text, "");
+}
+
+#[test]
+fn a_gap_ends_the_text_that_is_recovered() {
+    let (_temp, _dir, log) = open(SqliteOptions::default());
+    let begin = vec![begun(), accepted(1, "q")];
+    wait("append", log.append(append("a", 0, begin))).unwrap();
+    wait("checkpoint", log.checkpoint(piece(1, 0, "one "))).unwrap();
+    wait("checkpoint", log.checkpoint(piece(1, 8, "three"))).unwrap();
+    assert_eq!(load(&log, "a").unwrap().unwrap().partials[0].text, "one ");
+}
+
+#[test]
+fn a_turn_runs_again_once_it_has_ended() {
+    let (_temp, _dir, log) = open(SqliteOptions::default());
+    let begin = vec![begun(), accepted(1, "q")];
+    wait("append", log.append(append("a", 0, begin))).unwrap();
+    let early = wait("append", log.append(append("a", 2, vec![reopened(1, 2)])));
+    assert!(matches!(early, Err(AppendError::Unavailable(_))));
+    wait("append", log.append(append("a", 2, vec![ended(1, "")]))).unwrap();
+    for attempt in [1, 3] {
+        let wrong = wait(
+            "append",
+            log.append(append("a", 3, vec![reopened(1, attempt)])),
+        );
+        assert!(
+            matches!(wrong, Err(AppendError::Unavailable(_))),
+            "{wrong:?}"
+        );
+    }
+    wait("append", log.append(append("a", 3, vec![reopened(1, 2)]))).unwrap();
+    let twice = wait("append", log.append(append("a", 4, vec![reopened(1, 2)])));
+    assert_eq!(twice, Err(AppendError::Duplicate { turn: turn(1) }));
+    let stale = wait("append", log.append(append("a", 4, vec![ended(1, "")])));
+    assert_eq!(stale, Err(AppendError::Duplicate { turn: turn(1) }));
+    wait("append", log.append(append("a", 4, vec![ended_at(1, 2)]))).unwrap();
+    assert!(wait("open turns", log.open_turns(9)).unwrap().is_empty());
+    wait("append", log.append(append("a", 5, vec![reopened(1, 3)]))).unwrap();
+    let open = wait("open turns", log.open_turns(9)).unwrap();
+    assert_eq!(open[0].orphan.attempt, 3);
+    assert_eq!(open[0].orphan.model, "another/model");
+}
+
+#[test]
+fn a_deletion_leaves_nothing_but_itself() {
+    const SECRET: &str = "a very particular secret";
+    let (temp, dir, log) = open(SqliteOptions {
+        checkpoint_idle: Duration::from_millis(1),
+        ..SqliteOptions::default()
+    });
+    let begin = vec![
+        begun(),
+        accepted(1, SECRET),
+        ended(1, SECRET),
+        accepted(2, SECRET),
+    ];
+    wait("append", log.append(append("a", 0, begin))).unwrap();
+    wait("checkpoint", log.checkpoint(piece(2, 0, SECRET))).unwrap();
+    wait("append", log.append(append("a", 4, vec![deleted()]))).unwrap();
+    let loaded = load(&log, "a").unwrap().unwrap();
+    assert_eq!(loaded.first_seq, 5);
+    assert_eq!(loaded.entries, [deleted()]);
+    assert!(wait("open turns", log.open_turns(9)).unwrap().is_empty());
+    // An import, which expects nothing to be there, does not bring it back.
+    let import = wait("append", log.append(append("a", 0, vec![begun()])));
+    assert_eq!(import, Err(AppendError::Refused { actual_seq: 5 }));
+    let row = wait("row", log.mirror_row("json", id("a")))
+        .unwrap()
+        .unwrap();
+    assert!(row.is_deleted() && row.owes_removal());
+    assert_eq!(row.incarnation, 77);
+    // A new life of the id goes on behind the deletion.
+    let orphan = wait("append", log.append(append("a", 5, vec![accepted(3, "")])));
+    assert!(matches!(orphan, Err(AppendError::Unavailable(_))));
+    let anew = vec![begun(), accepted(3, "hello")];
+    wait("append", log.append(append("a", 5, anew.clone()))).unwrap();
+    let loaded = load(&log, "a").unwrap().unwrap();
+    assert_eq!(loaded.entries[1..], anew);
+    let row = wait("row", log.mirror_row("json", id("a")))
+        .unwrap()
+        .unwrap();
+    assert!(!row.is_deleted() && row.owes_removal());
+    // Nothing of it is left in the files, once the writer has come to rest.
+    let found = || {
+        fs::read_dir(temp.path().join("data")).unwrap().any(|file| {
+            let bytes = fs::read(file.unwrap().path()).unwrap_or_default();
+            bytes
+                .windows(SECRET.len())
+                .any(|part| part == SECRET.as_bytes())
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while found() {
+        assert!(Instant::now() < deadline, "the text is still in the files");
+        // Passes through the writer, which comes to rest after it.
+        load(&log, "a").unwrap();
+    }
+    drop((log, dir));
+}
+
+#[test]
+fn the_catalogue_lists_the_newest_first_and_no_deleted_ones() {
+    let (_temp, _dir, log) = open(SqliteOptions::default());
+    for (name, number) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
+        let mut entries = vec![begun(), accepted(number, "x")];
+        if let EntryHead::TurnAccepted(accepted) = &mut entries[1].head {
+            accepted.at = Timestamp::from_micros(10 + i64::try_from(number).unwrap());
+            accepted.user_id = Some(if number < 3 { "alice" } else { "bob" }.to_owned());
+            accepted.character_id = Some("aiko".to_owned());
+        }
+        wait("append", log.append(append(name, 0, entries))).unwrap();
+    }
+    wait("append", log.append(append("d", 2, vec![deleted()]))).unwrap();
+    let list = |filter: CatalogueFilter| {
+        let (mut names, mut after) = (vec![], None);
+        loop {
+            let page = wait("list", log.newest(filter.clone(), after, 2)).unwrap();
+            names.extend(page.rows.into_iter().map(|row| row.id.to_string()));
+            let Some(next) = page.next else { return names };
+            after = Some(next.to_string().parse().unwrap());
+        }
+    };
+    let of = |user: Option<&str>, character: Option<&str>| CatalogueFilter {
+        user_id: user.map(str::to_owned),
+        character_id: character.map(str::to_owned),
+    };
+    assert_eq!(list(of(None, None)), ["c", "b", "a"]);
+    assert_eq!(list(of(Some("alice"), None)), ["b", "a"]);
+    assert_eq!(list(of(Some("bob"), Some("aiko"))), ["c"]);
+    assert_eq!(list(of(None, Some("nobody"))), [""; 0]);
+    let all = wait("catalogue", log.catalogue(None, 9)).unwrap().rows;
+    let deleted: Vec<_> = all.iter().map(|row| row.is_deleted()).collect();
+    assert_eq!(deleted, [false, false, false, true]);
+}
+
+#[test]
+fn a_backup_shows_one_moment_and_opens_as_a_log() {
+    let (temp, dir, log) = open(SqliteOptions::default());
+    for number in 0..50 {
+        let begin = vec![begun(), accepted(number, "q")];
+        wait(
+            "append",
+            log.append(append(&format!("c{number}"), 0, begin)),
+        )
+        .unwrap();
+    }
+    let copied = temp.path().join("copy/log.sqlite");
+    fs::create_dir(temp.path().join("copy")).unwrap();
+    let mut reports = 0;
+    backup(&dir.log_file(), &copied, |_| reports += 1).unwrap();
+    assert!(reports > 0);
+    wait("append", log.append(append("later", 0, vec![begun()]))).unwrap();
+    let again = backup(&dir.log_file(), &copied, |_| {});
+    assert!(matches!(again, Err(BackupError::Exists)));
+    let copy = DataDir::lock(temp.path().join("copy")).unwrap();
+    let after = SqliteLog::open(&copy, SqliteOptions::default()).unwrap();
+    assert_eq!(after.log_id(), log.log_id());
+    assert_eq!(entries(&after, "c49").len(), 2);
+    assert!(load(&after, "later").unwrap().is_none());
+}
+
+#[test]
+fn what_a_mirror_uploads_and_removes_is_remembered() {
+    let (_temp, _dir, log) = open(SqliteOptions::default());
+    let mut first = begun();
+    if let EntryHead::Begun(begun) = &mut first.head {
+        begun.unverified = true;
+    }
+    wait("append", log.append(append("a", 0, vec![first]))).unwrap();
+    let step = |incarnation, step| {
+        let progress = Progress {
+            id: id("a"),
+            incarnation,
+            step,
+        };
+        wait("progress", log.record_progress("remote", vec![progress])).unwrap();
+        wait("row", log.mirror_row("remote", id("a")))
+            .unwrap()
+            .unwrap()
+    };
+    let at = Timestamp::from_micros(5);
+    let row = step(u64::MAX - 1, Step::UploadBegun { at });
+    assert_eq!((row.uploading, row.mirrored_seq), (Some(at), 0));
+    assert!(row.unverified);
+    let hash = [3; 32];
+    let row = step(u64::MAX - 1, Step::Uploaded { seq: 1, hash });
+    assert_eq!(
+        (row.uploading, row.mirrored_seq, row.hash),
+        (None, 1, Some(hash))
+    );
+    assert!(!row.unverified, "the copy is ours from now on");
+    wait("append", log.append(append("a", 1, vec![deleted()]))).unwrap();
+    let look = Some(Look { at, step: 1 });
+    let row = step(u64::MAX - 1, Step::Removed { seq: 2, look });
+    assert_eq!((row.mirrored_seq, row.look), (1, None), "of another life");
+    let row = step(77, Step::Removed { seq: 2, look });
+    assert_eq!((row.mirrored_seq, row.look), (2, look));
+    let page = wait("page", log.lagging("remote", LaggingCursor::default(), 9)).unwrap();
+    assert_eq!(page.rows.len(), 1, "what is to be looked after is listed");
+    step(77, Step::Removed { seq: 2, look: None });
+    let page = wait("page", log.lagging("remote", LaggingCursor::default(), 9)).unwrap();
+    assert!(page.rows.is_empty());
 }

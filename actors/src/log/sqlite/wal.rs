@@ -13,6 +13,8 @@ pub(super) struct Upkeep {
     pub(super) stirred: bool,
     /// The disk was full: moving the WAL into the database makes room inside it.
     pub(super) pressed: bool,
+    /// Something was deleted, and the WAL still holds it.
+    pub(super) purge: bool,
     /// A checkpoint failed, and it was said.
     failing: bool,
     /// Size from which the next truncation is tried, after one that a reader stood in the way of.
@@ -21,7 +23,7 @@ pub(super) struct Upkeep {
 
 /// How a checkpoint is run: SQLite's own words.
 #[derive(Clone, Copy)]
-pub(super) enum Checkpoint {
+pub(super) enum WalCheckpoint {
     Look,
     Passive,
     Truncate,
@@ -42,7 +44,7 @@ impl Writer {
         if !self.shared.is_alive() || size <= limit.max(self.upkeep.truncate_above) {
             return;
         }
-        let moved = self.checkpoint(Checkpoint::Truncate);
+        let moved = self.checkpoint(WalCheckpoint::Truncate);
         // A reader in the way: not again at the very next batch.
         self.upkeep.truncate_above = match moved {
             Some(Frames { busy: false, .. }) => 0,
@@ -56,20 +58,28 @@ impl Writer {
         if !self.shared.is_alive() {
             return;
         }
+        if self.upkeep.purge {
+            // A reader in the way: again at the next rest, which comes after the next commit or look.
+            self.upkeep.purge = self
+                .checkpoint(WalCheckpoint::Truncate)
+                .is_none_or(|frames| frames.busy);
+            self.upkeep.stirred = self.upkeep.purge;
+            return;
+        }
         let waiting = self
-            .checkpoint(Checkpoint::Look)
+            .checkpoint(WalCheckpoint::Look)
             .map_or(0, |frames| frames.in_wal - frames.moved);
         if waiting >= self.options.checkpoint_pages || (self.upkeep.pressed && waiting > 0) {
             self.upkeep.pressed = false;
-            self.checkpoint(Checkpoint::Passive);
+            self.checkpoint(WalCheckpoint::Passive);
         }
     }
 
-    pub(super) fn checkpoint(&mut self, how: Checkpoint) -> Option<Frames> {
+    pub(super) fn checkpoint(&mut self, how: WalCheckpoint) -> Option<Frames> {
         let sql = match how {
-            Checkpoint::Look => "PRAGMA wal_checkpoint(NOOP)",
-            Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
-            Checkpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+            WalCheckpoint::Look => "PRAGMA wal_checkpoint(NOOP)",
+            WalCheckpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            WalCheckpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
         };
         // Readers must not hold up the appends behind us: what they keep is moved the next time.
         let outcome = self.with_busy_timeout(Duration::ZERO, |connection| {
@@ -83,7 +93,7 @@ impl Writer {
         });
         match outcome {
             Ok(frames) => {
-                if !matches!(how, Checkpoint::Look) {
+                if !matches!(how, WalCheckpoint::Look) {
                     self.upkeep.failing = false;
                     self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
                 }

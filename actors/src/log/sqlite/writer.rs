@@ -16,12 +16,13 @@ use tokio::sync::oneshot;
 use super::{
     Injected, SqliteOptions,
     apply::{self, EncodedAppend},
-    progress::Progress,
+    encode::Encoded,
+    progress::{self, Progress},
     reader::{Read, Readers},
     shared::{Life, Shared},
-    wal::{Checkpoint, Upkeep},
+    wal::{Upkeep, WalCheckpoint},
 };
-use crate::log::{AppendError, LogError};
+use crate::log::{AppendError, Checkpoint, LogError, entry::EntryHead};
 
 /// What the writer is asked, in the order of asking.
 pub(super) enum Job {
@@ -35,6 +36,10 @@ pub(super) enum Job {
         rows: Vec<Progress>,
         reply: oneshot::Sender<Result<(), LogError>>,
     },
+    Checkpoint {
+        checkpoint: Checkpoint,
+        reply: oneshot::Sender<Result<(), LogError>>,
+    },
     /// Goes on to the readers once everything queued before it is committed.
     Read(Read),
     /// Nothing to do but look whether the log is closing.
@@ -46,6 +51,7 @@ impl Job {
         match self {
             Self::Append { append, .. } => append.bytes(),
             Self::Progress { rows, .. } => rows.len() * size_of::<Progress>(),
+            Self::Checkpoint { checkpoint, .. } => checkpoint.text.len(),
             Self::Read(_) | Self::Wake => 0,
         }
     }
@@ -62,7 +68,7 @@ enum Failure {
 /// What a member's statements found, valid once the transaction is committed.
 enum Verdict {
     Append(Result<u64, AppendError>),
-    Progress,
+    Done,
 }
 
 pub(super) struct Writer {
@@ -126,7 +132,9 @@ impl Writer {
             match job {
                 Job::Read(read) => reads.push(read),
                 Job::Wake => {}
-                job @ (Job::Append { .. } | Job::Progress { .. }) => members.push(job),
+                job @ (Job::Append { .. } | Job::Progress { .. } | Job::Checkpoint { .. }) => {
+                    members.push(job);
+                }
             }
             let full =
                 members.len() >= self.options.batch_jobs || bytes >= self.options.batch_bytes;
@@ -193,9 +201,12 @@ impl Writer {
                 apply::append(&self.connection, append).map(Verdict::Append)
             }
             Job::Progress { mirror, rows, .. } => {
-                apply::progress(&self.connection, mirror, rows).map(|()| Verdict::Progress)
+                progress::record(&self.connection, mirror, rows).map(|()| Verdict::Done)
             }
-            Job::Read(_) | Job::Wake => Ok(Verdict::Progress),
+            Job::Checkpoint { checkpoint, .. } => {
+                apply::checkpoint(&self.connection, checkpoint).map(|()| Verdict::Done)
+            }
+            Job::Read(_) | Job::Wake => Ok(Verdict::Done),
         }
     }
 
@@ -249,7 +260,7 @@ impl Writer {
         self.connection.prepare_cached(sql)?.execute([]).map(|_| ())
     }
 
-    fn acknowledge(&self, members: Vec<Job>, verdicts: Vec<Verdict>) {
+    fn acknowledge(&mut self, members: Vec<Job>, verdicts: Vec<Verdict>) {
         let appended = verdicts
             .iter()
             .filter(|verdict| matches!(verdict, Verdict::Append(Ok(_))))
@@ -264,6 +275,13 @@ impl Writer {
             observer.committed(appended);
         }
         for (member, verdict) in members.into_iter().zip(verdicts) {
+            let deletes = |entry: &Encoded| matches!(entry.head, EntryHead::Deleted(_));
+            if let (Job::Append { append, .. }, Verdict::Append(Ok(_))) = (&member, &verdict)
+                && append.entries.iter().any(deletes)
+            {
+                // What was deleted still stands in the WAL.
+                self.upkeep.purge = true;
+            }
             self.answer(member, Ok(verdict));
         }
     }
@@ -283,7 +301,7 @@ impl Writer {
             } => {
                 let answer = match outcome {
                     Ok(Verdict::Append(result)) => result,
-                    Ok(Verdict::Progress) => return,
+                    Ok(Verdict::Done) => return,
                     Err(Failure::NotWritten(reason)) => {
                         Err(AppendError::Unavailable(Arc::clone(reason)))
                     }
@@ -296,7 +314,7 @@ impl Writer {
                 }
                 drop(reply.send(answer));
             }
-            Job::Progress { reply, .. } => {
+            Job::Progress { reply, .. } | Job::Checkpoint { reply, .. } => {
                 drop(reply.send(match outcome {
                     Ok(_) => Ok(()),
                     Err(Failure::NotWritten(reason) | Failure::Unknown(reason)) => {
@@ -321,7 +339,7 @@ impl Writer {
                 return;
             }
         }
-        self.checkpoint(Checkpoint::Truncate);
+        self.checkpoint(WalCheckpoint::Truncate);
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the log's database was not closed cleanly");
         }

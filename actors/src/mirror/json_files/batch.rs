@@ -12,7 +12,7 @@ use crate::{
     id::ConversationId,
     log::{
         Log as _, LogError,
-        sqlite::{FileStamp, Progress, SqliteLog},
+        sqlite::{Progress, SqliteLog, Step},
     },
     mirror::{Render, RenderError},
 };
@@ -146,7 +146,11 @@ impl Tools {
         };
         let intents = staged.iter().map(|staged| {
             let Staged { document, stamp } = staged;
-            progress(&document.id, document.incarnation, None, *stamp)
+            progress(
+                &document.id,
+                document.incarnation,
+                Step::FileIntended(*stamp),
+            )
         });
         if let Err(error) = self.log.record_progress(MIRROR, intents.collect()).await {
             let (dir, staged) = (self.dir.clone(), ids.clone());
@@ -181,9 +185,10 @@ impl Tools {
                 }
             }
         }
-        let reached = in_place
-            .iter()
-            .map(|one| progress(&one.id, one.incarnation, Some(one.seq), one.stamp));
+        let reached = in_place.iter().map(|one| {
+            let (seq, stamp) = (one.seq, one.stamp);
+            progress(&one.id, one.incarnation, Step::FileWritten { seq, stamp })
+        });
         let recorded = self.log.record_progress(MIRROR, reached.collect()).await;
         outcomes.extend(in_place.into_iter().map(|one| {
             let outcome = match &recorded {
@@ -199,16 +204,10 @@ impl Tools {
     }
 }
 
-fn progress(
-    id: &ConversationId,
-    incarnation: u64,
-    reached: Option<u64>,
-    stamp: FileStamp,
-) -> Progress {
+fn progress(id: &ConversationId, incarnation: u64, step: Step) -> Progress {
     Progress {
         id: id.clone(),
         incarnation,
-        reached,
-        stamp,
+        step,
     }
 }

@@ -92,6 +92,7 @@ impl Bench {
             user_id: None,
             character_id: None,
             imported_updated_at: None,
+            unverified: false,
         });
         self.append(name, 0, head, vec![]).await;
     }
@@ -103,6 +104,8 @@ impl Bench {
             reply: MessageId::now(),
             user_id: None,
             character_id: None,
+            model: String::new(),
+            key: None,
         });
         let message = format!(r#"{{"role":"user","content":"{text}"}}"#);
         self.append(name, expected_seq, head, vec![Arc::from(message)])
@@ -252,7 +255,7 @@ fn a_crash_between_rename_and_record_leaves_a_file_known_as_ours() {
         fs::write(bench.path("a.json"), "{}").unwrap();
         let stamp = files::stamp(&fs::metadata(bench.path("a.json")).unwrap());
         let intent = Progress {
-            reached: None,
+            step: Step::FileIntended(stamp),
             ..adopted(id("a"), 7, stamp)
         };
         bench

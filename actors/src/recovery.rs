@@ -2,14 +2,12 @@
 
 use futures::future::join_all;
 
-use super::{
-    SqliteLog,
-    reader::{OpenTurn, open_turns},
-};
 use crate::{
+    conversation::message::StoredMessage,
     log::{
         Append, AppendError, Log as _, LogError,
-        entry::{Entry, EntryHead, INTERRUPTED, TurnEnded},
+        entry::Entry,
+        sqlite::{OpenTurn, SqliteLog},
     },
     time::Timestamp,
 };
@@ -22,6 +20,8 @@ const TURNS_PER_ROUND: u32 = 512;
 pub struct Recovery {
     /// Turns that had no end and got one.
     pub turns_interrupted: u64,
+    /// Those of them whose reply had text that is kept.
+    pub replies_kept: u64,
 }
 
 /// Why recovery could not end. The server must not start.
@@ -35,24 +35,23 @@ pub enum RecoveryError {
     Write(#[from] AppendError),
 }
 
-impl SqliteLog {
-    /// Ends every turn that was accepted and has no end, as interrupted.
-    ///
-    /// To be awaited before anything else appends. What was ended stays ended if this fails.
-    pub async fn recover(&self) -> Result<Recovery, RecoveryError> {
-        let mut recovery = Recovery::default();
-        loop {
-            let open = self
-                .read(|connection| open_turns(connection, TURNS_PER_ROUND))
-                .await?;
-            if open.is_empty() {
-                return Ok(recovery);
-            }
-            let ends = join_all(interruptions(open).into_iter().map(|end| self.append(end)));
-            for outcome in ends.await {
-                outcome?;
-                recovery.turns_interrupted += 1;
-            }
+/// Ends every turn that was accepted and has no end, as interrupted, with the text of its reply as
+/// far as it was checkpointed. Costs the open turns, not the histories.
+///
+/// To be awaited before anything else appends. What was ended stays ended if this fails.
+pub async fn recover(log: &SqliteLog) -> Result<Recovery, RecoveryError> {
+    let mut recovery = Recovery::default();
+    loop {
+        let open = log.open_turns(TURNS_PER_ROUND).await?;
+        if open.is_empty() {
+            return Ok(recovery);
+        }
+        let ends = interruptions(open);
+        let kept = ends.iter().flat_map(|end| &end.entries);
+        recovery.replies_kept += kept.filter(|entry| !entry.messages.is_empty()).count() as u64;
+        for outcome in join_all(ends.into_iter().map(|end| log.append(end))).await {
+            outcome?;
+            recovery.turns_interrupted += 1;
         }
     }
 }
@@ -64,9 +63,9 @@ fn interruptions(open: Vec<OpenTurn>) -> Vec<Append> {
     let mut at = now;
     for OpenTurn {
         id,
-        turn,
         seq,
         updated_at,
+        orphan,
     } in open
     {
         // The turns of one conversation stand side by side.
@@ -80,19 +79,13 @@ fn interruptions(open: Vec<OpenTurn>) -> Vec<Append> {
                 seq
             }
         };
-        let head = EntryHead::TurnEnded(TurnEnded {
-            at,
-            turn,
-            finish_reason: INTERRUPTED.to_owned(),
-            usage: None,
-            error: None,
-        });
+        let (head, reply) = orphan.end(at);
         ends.push(Append {
             id,
             expected_seq,
             entries: vec![Entry {
                 head,
-                messages: vec![],
+                messages: reply.iter().map(StoredMessage::fragment).cloned().collect(),
             }],
         });
     }
