@@ -33,7 +33,7 @@ use idol_actors::{
     id::{ConversationId, TurnId},
     json_text::JsonText,
     limits::{CREDIT_BATCH, CREDIT_WINDOW},
-    log::{Append, AppendError, Loaded, Log, LogError},
+    log::{Append, AppendError, Checkpoint, Loaded, Log, LogError},
     metrics::Metrics,
     provider::openrouter::{Deadlines, OpenRouterConfig},
     shared::{ChatProvider, EngineConfig, Home, Placement},
@@ -69,6 +69,10 @@ impl Log for Forgetful {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<u64, AppendError>> {
         let seq = append.expected_seq + append.entries.len() as u64;
         async move { Ok(seq) }.boxed()
+    }
+
+    fn checkpoint(&self, _: Checkpoint) -> BoxFuture<'static, Result<(), LogError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn load(&self, _: ConversationId) -> BoxFuture<'static, Result<Option<Loaded>, LogError>> {
@@ -180,6 +184,7 @@ impl Handler<Turn> for Worker {
             },
             user_id: None,
             character_id: None,
+            key: None,
         };
         Box::pin(async move {
             let started = conversation.start_turn(command, Some(listener)).await;
@@ -221,7 +226,7 @@ impl Bench {
                     failpoints: None,
                 };
                 let metrics = Metrics::register(&mut Registry::default());
-                let engine = Engine::start(config, Arc::new(Forgetful), None, metrics).unwrap();
+                let engine = Engine::start(config, Arc::new(Forgetful), vec![], metrics).unwrap();
                 let workers: Vec<_> = (0..WORKERS)
                     .map(|_| {
                         let arbiter = actix::Arbiter::new();

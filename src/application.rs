@@ -25,7 +25,10 @@ use idol_actors::{
         sqlite::{LogObserver, OpenError, SqliteLog, SqliteOptions},
     },
     metrics::Metrics,
-    mirror::json_files::{Flush, JsonFiles, JsonFilesOptions, MirrorState, Running as Mirror},
+    mirror::{
+        Flush,
+        json_files::{JsonFiles, JsonFilesOptions, MirrorState, Running as Mirror},
+    },
     provider::{
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
@@ -155,7 +158,7 @@ impl Application {
         let engine = Engine::start(
             engine_config,
             log.clone() as Arc<dyn Log>,
-            Some(mirror.address.clone().recipient()),
+            vec![mirror.address.clone().recipient()],
             metrics,
         )?;
         let sockets = Arc::new(Sockets::register(&mut registry));

@@ -91,7 +91,9 @@ pub fn public(error: &EngineError) -> Public {
     )]
     let seconds = |wait: Duration| seconds(wait) as u64;
     let (status, retry_after) = match error {
-        EngineError::Invalid { .. } => (StatusCode::UNPROCESSABLE_ENTITY, None),
+        EngineError::Invalid { .. } | EngineError::KeyReused => {
+            (StatusCode::UNPROCESSABLE_ENTITY, None)
+        }
         EngineError::NotFound => (StatusCode::NOT_FOUND, None),
         EngineError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER)),
         EngineError::Upstream(error) => upstream(error),
@@ -99,6 +101,7 @@ pub fn public(error: &EngineError) -> Public {
             (StatusCode::SERVICE_UNAVAILABLE, Some(seconds(*retry_after)))
         }
         EngineError::StorageUnavailable
+        | EngineError::MirrorUnavailable
         | EngineError::Restarted
         | EngineError::Moved
         | EngineError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)),

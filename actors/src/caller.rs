@@ -23,6 +23,23 @@ pub enum Caller {
 }
 
 impl Caller {
+    /// Whose idempotency keys these are: callers of one scope share them.
+    #[must_use]
+    pub fn scope(&self) -> String {
+        match self {
+            Self::Anonymous => "anonymous".to_owned(),
+            Self::Service {
+                name,
+                on_behalf_of: None,
+            } => format!("service:{name}"),
+            Self::Service {
+                name,
+                on_behalf_of: Some(user),
+            } => format!("service:{name}:{user}"),
+            Self::User { sub } => format!("user:{sub}"),
+        }
+    }
+
     /// Whether this caller may use a conversation of this owner.
     #[must_use]
     pub fn may_use(&self, owner: Option<&str>) -> bool {

@@ -31,11 +31,14 @@ use crate::{
 
 mod appending;
 pub mod command;
+mod deleting;
 pub mod document;
 pub mod event;
+mod keeping;
 pub mod message;
 pub mod orphan;
 pub mod prompt;
+mod repeating;
 mod running;
 mod starting;
 pub mod stream;
@@ -44,12 +47,17 @@ pub mod tool_calls;
 mod usage;
 
 use command::{
-    Answer, AskAttach, AskBegin, AskCancel, AskDrain, AskSnapshot, AskStart, Attachment, Cancelled,
-    CommandError, Control, ControlKind, Deliver, Detached, From, Listener, Reply, Shed, Started,
+    Answer, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskSnapshot, AskStart, Attachment,
+    Cancelled, CommandError, Control, ControlKind, Deliver, Detached, From, Listener, Reply, Shed,
+    Started,
 };
+use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
+pub(crate) use keeping::Keep;
+use keeping::Kept;
 use message::StoredMessage;
 use prompt::Parameters;
+use repeating::{Claim, Follower};
 use stream::{Position, Streams};
 use subscribers::{Interest, Sent, SubscriberKey, Subscribers};
 use tool_calls::ToolCalls;
@@ -76,6 +84,13 @@ pub(crate) struct Conversation {
     /// When the end of a turn that was refused is offered again.
     retry: Option<SpawnHandle>,
     begun: Begun,
+    /// Keys of turns whose acceptance is on its way to the log.
+    claims: Vec<Claim>,
+    /// Repeats of requests whose turn is on its way to the log.
+    followers: Vec<Follower>,
+    deleting: Deleting,
+    /// Turns that an actor before this one left open are being ended: commands wait.
+    recovering: Recovering,
     /// Who waits for the first entry to be synced.
     beginners: Vec<Reply<bool>>,
     last_stamp: Timestamp,
@@ -98,11 +113,20 @@ enum History {
     /// Not read, or dropped to save memory.
     Absent,
     Reading,
-    /// There is no such conversation.
-    None,
+    /// There is no such conversation; the log holds so many entries, the last one a deletion.
+    None {
+        seq: u64,
+    },
     Here(Box<Document>),
     /// It could not be read.
     Failed(EngineError),
+}
+
+/// Whether the turns that were found open have got their ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovering {
+    No,
+    Yes,
 }
 
 /// Whether the log has, or is being given, the first entry.
@@ -119,6 +143,7 @@ enum Parked {
     Attach(command::Attach, Listener, Reply<Attachment>),
     Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
     Cancel(command::CancelTurn, Reply<Cancelled>),
+    Delete(command::Delete, Reply<()>),
 }
 
 /// Commands that may wait for the history.
@@ -150,7 +175,9 @@ impl Sink {
 struct Running {
     ordinal: u64,
     turn: TurnId,
+    attempt: u32,
     model: Arc<str>,
+    kept: Kept,
     accepted_at: Instant,
     first_token: Option<Duration>,
     call: Call,
@@ -176,6 +203,7 @@ enum Call {
 struct Waiting {
     ordinal: u64,
     turn: TurnId,
+    attempt: u32,
     parameters: Parameters,
     /// Its messages, for the prompt of a turn whose acceptance is not synced yet.
     messages: Vec<StoredMessage>,
@@ -205,6 +233,7 @@ enum Then {
     },
     /// A turn that an actor before this one left open.
     Recovered,
+    Deleted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +269,10 @@ impl Conversation {
             appending: Appending::No,
             retry: None,
             begun: Begun::No,
+            claims: Vec::new(),
+            followers: Vec::new(),
+            deleting: Deleting::default(),
+            recovering: Recovering::No,
             beginners: Vec::new(),
             last_stamp: Timestamp::from_micros(0),
             last_active: Instant::now(),
@@ -251,7 +284,16 @@ impl Conversation {
     fn document(&self) -> Option<&Document> {
         match &self.history {
             History::Here(document) => Some(document),
-            History::Absent | History::Reading | History::None | History::Failed(_) => None,
+            History::Absent | History::Reading | History::None { .. } | History::Failed(_) => None,
+        }
+    }
+
+    /// Entries that the log holds, as this actor knows.
+    fn seq(&self) -> u64 {
+        match &self.history {
+            History::Here(document) => document.seq(),
+            History::None { seq } => *seq,
+            History::Absent | History::Reading | History::Failed(_) => 0,
         }
     }
 
@@ -280,17 +322,21 @@ impl Conversation {
 
     /// Parks a command until the history is there; gives it back if it is.
     fn park(&mut self, command: Parked, ctx: &mut Context<Self>) -> Option<Parked> {
+        let reads = matches!(command, Parked::Snapshot(..));
+        let held = self.deleting.is_under_way() || (self.recovering == Recovering::Yes && !reads);
         match &self.history {
-            History::None | History::Here(_) => return Some(command),
+            History::None { .. } | History::Here(_) if !held => return Some(command),
             History::Failed(error) => {
                 command.refuse(error.clone());
                 // The next command gets a fresh actor, which reads again.
                 self.retire(ctx);
             }
-            History::Reading | History::Absent if self.parked.len() >= PARKED_MAX => {
+            _ if self.parked.len() >= PARKED_MAX => {
                 command.refuse(EngineError::Overloaded);
             }
-            History::Reading => self.parked.push_back(command),
+            History::Reading | History::None { .. } | History::Here(_) => {
+                self.parked.push_back(command);
+            }
             History::Absent => {
                 self.parked.push_back(command);
                 self.read_history(ctx);
@@ -310,24 +356,31 @@ impl Conversation {
     }
 
     fn history_read(&mut self, found: Result<Found, EngineError>, ctx: &mut Context<Self>) {
+        let mut partials = Vec::new();
         self.history = match found {
-            Ok(Found {
-                history: Folded::Here(document),
-                ..
-            }) => {
-                self.begun = Begun::Yes;
-                self.last_stamp = document.next_timestamp(self.last_stamp);
-                History::Here(document)
+            Ok(found) => {
+                partials = found.partials;
+                match found.history {
+                    Folded::Here(document) => {
+                        self.begun = Begun::Yes;
+                        self.last_stamp = document.next_timestamp(self.last_stamp);
+                        History::Here(document)
+                    }
+                    Folded::Over { seq } => History::None { seq },
+                }
             }
-            Ok(_) => History::None,
             Err(error) => History::Failed(error),
         };
         self.account();
-        self.end_orphans(ctx);
+        self.end_orphans(partials, ctx);
+        self.carry_out_parked(ctx);
+        self.drained_check();
+    }
+
+    fn carry_out_parked(&mut self, ctx: &mut Context<Self>) {
         for command in std::mem::take(&mut self.parked) {
             self.carry_out(command, ctx);
         }
-        self.drained_check();
     }
 
     fn carry_out(&mut self, command: Parked, ctx: &mut Context<Self>) {
@@ -345,6 +398,7 @@ impl Conversation {
                 let cancelled = self.cancel(&command, ctx);
                 answer(reply, cancelled.map_err(CommandError::Engine));
             }
+            Some(Parked::Delete(command, reply)) => self.delete(&command, reply, ctx),
             Some(Parked::Snapshot(caller, reply)) => {
                 let found = self.document().filter(|it| caller.may_use(it.user_id()));
                 answer(reply, Ok(found.map(Document::snapshot)));
@@ -387,6 +441,14 @@ impl Conversation {
                 let position = self.streams.locate(cursor).ok_or(EngineError::Restarted)?;
                 (Interest::Turn(position.ordinal), position)
             }
+            From::Turn(turn) => {
+                let ordinal = self.streamed(turn).ok_or(EngineError::NotFound)?;
+                let position = Position {
+                    ordinal,
+                    ..Position::default()
+                };
+                (Interest::Turn(ordinal), position)
+            }
         };
         self.subscribe(listener, interest, position, ctx)
     }
@@ -416,6 +478,9 @@ impl Conversation {
     }
 
     fn pump(&mut self, key: SubscriberKey, ctx: &mut Context<Self>) {
+        if self.is_paused() {
+            return;
+        }
         self.subscribers.pump(
             key,
             &mut self.streams,
@@ -427,6 +492,9 @@ impl Conversation {
     }
 
     fn pump_all(&mut self, ctx: &mut Context<Self>) {
+        if self.is_paused() {
+            return;
+        }
         self.subscribers.pump_all(
             &mut self.streams,
             limits::EVENT_TEXT_BYTES_MAX,
@@ -466,6 +534,7 @@ impl Conversation {
             || !self.waiting.is_empty()
             || !self.pending.is_empty()
             || !self.parked.is_empty()
+            || self.deleting.is_under_way()
             || self.appending != Appending::No
             || matches!(self.history, History::Reading)
     }
@@ -474,7 +543,7 @@ impl Conversation {
         self.subscribers.retain(|sink| sink.to.connected());
         let limit = match self.history {
             History::Here(_) => self.shared.config.conversation_idle,
-            History::Absent | History::Reading | History::None | History::Failed(_) => {
+            History::Absent | History::Reading | History::None { .. } | History::Failed(_) => {
                 limits::EMPTY_IDLE
             }
         };
@@ -543,6 +612,7 @@ impl Parked {
             Self::Attach(_, _, reply) => answer(reply, Err(error.into())),
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
             Self::Cancel(_, reply) => answer(reply, Err(error.into())),
+            Self::Delete(_, reply) => answer(reply, Err(error.into())),
         }
     }
 }
@@ -635,6 +705,14 @@ handle!(AskCancel, Cancelled, |act, msg, reply, ctx| {
         answer(reply, Err(CommandError::Retired));
     } else {
         act.carry_out(Parked::Cancel(msg.command, reply), ctx);
+    }
+});
+handle!(AskDelete, (), |act, msg, reply, ctx| {
+    // What somebody wants gone must not stay because the server is about to stop.
+    if let Stage::Retired(_) = act.stage {
+        answer(reply, Err(CommandError::Retired));
+    } else {
+        act.carry_out(Parked::Delete(msg.command, reply), ctx);
     }
 });
 handle!(AskDrain, (), |act, msg, reply, ctx| {

@@ -6,7 +6,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{Actor, Addr, Recipient};
@@ -21,7 +21,7 @@ use crate::{
     loading::Loader,
     log::Log,
     metrics::Metrics,
-    mirror::json_files::Changed,
+    mirror::Changed,
     provider::{
         Generate,
         embedded::Embedded,
@@ -29,6 +29,7 @@ use crate::{
     },
     shared::{ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine},
     supervisor::Supervisor,
+    ticker::{self, Ticker},
 };
 
 /// A running engine. Cheap to clone.
@@ -57,7 +58,7 @@ impl Engine {
     pub fn start(
         config: EngineConfig,
         log: Arc<dyn Log>,
-        mirror: Option<Recipient<Changed>>,
+        mirrors: Vec<Recipient<Changed>>,
         metrics: Metrics,
     ) -> Result<Self, OpenRouterConfigError> {
         let shared = Arc::new(Shared {
@@ -69,7 +70,9 @@ impl Engine {
             directory: Directory::default(),
             resident: AtomicUsize::new(0),
             supervisor: SupervisorLine::default(),
-            mirror,
+            ticker: Ticker::default(),
+            started: Instant::now(),
+            mirrors,
             context_lengths: RwLock::new(HashMap::new()),
             draining: AtomicBool::new(false),
             config,
@@ -94,6 +97,7 @@ impl Engine {
             })
         };
         shared.supervisor.connect(supervisor.clone().recipient());
+        Arbiter::current().spawn(ticker::run(Arc::downgrade(&shared)));
         refresh_models(&shared);
         Ok(Self { shared, supervisor })
     }

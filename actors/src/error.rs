@@ -24,6 +24,13 @@ pub enum EngineError {
     /// The turn queue is full.
     #[error("This conversation has too many turns waiting; try again when some are answered")]
     Busy,
+    /// The idempotency key was sent with another request before.
+    #[error("This idempotency key was used for another request")]
+    KeyReused,
+    /// Whether there is such a conversation cannot be told: a mirror that may hold it does not
+    /// answer.
+    #[error("Stored conversations cannot be read at the moment")]
+    MirrorUnavailable,
     /// The upstream failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -61,8 +68,9 @@ impl EngineError {
             Self::Invalid { .. } => "invalid_request",
             Self::NotFound => "conversation_not_found",
             Self::Busy => "conversation_busy",
+            Self::KeyReused => "idempotency_mismatch",
             Self::Upstream(error) => error.kind.code(),
-            Self::StorageUnavailable => "storage_unavailable",
+            Self::StorageUnavailable | Self::MirrorUnavailable => "storage_unavailable",
             Self::ShuttingDown { .. } => "shutting_down",
             Self::Restarted => "conversation_restarted",
             Self::Moved => "conversation_moved",

@@ -10,8 +10,9 @@ use crate::{
     conversation::{
         Conversation,
         command::{
-            Answer, AskAttach, AskBegin, AskCancel, AskSnapshot, AskStart, Attach, Attachment,
-            Begin, CancelTurn, Cancelled, CommandError, Listener, StartTurn, Started,
+            Answer, AskAttach, AskBegin, AskCancel, AskDelete, AskSnapshot, AskStart, Attach,
+            Attachment, Begin, CancelTurn, Cancelled, CommandError, Delete, Listener, StartTurn,
+            Started,
         },
         document::Snapshot,
     },
@@ -64,6 +65,15 @@ impl ConversationHandle {
         self.ask(|| AskStart {
             command: Box::new(command.clone()),
             listener: listener.clone(),
+        })
+        .await
+    }
+
+    /// Deletes the conversation. When it returns, the log holds nothing of it, synced; the mirrors
+    /// follow.
+    pub async fn delete(&self, command: Delete) -> Result<(), EngineError> {
+        self.ask(|| AskDelete {
+            command: command.clone(),
         })
         .await
     }

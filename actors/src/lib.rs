@@ -29,4 +29,5 @@ pub mod recovery;
 pub mod rendering;
 pub mod shared;
 mod supervisor;
+mod ticker;
 pub mod time;

@@ -57,6 +57,21 @@ pub const END_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duratio
 /// For how long.
 pub const END_RETRY_TOTAL: Duration = Duration::from_secs(600);
 
+/// How often the text of replies under way is handed to the log.
+pub const KEEP_EVERY: Duration = Duration::from_millis(200);
+
+/// Age of text that was shown and is not in the log, beyond which no more is shown.
+///
+/// With [`KEEP_EVERY`] and a sync this keeps the promise that text seen for half a second survives.
+pub const UNKEPT_SHOWN_MAX: Duration = Duration::from_millis(400);
+
+/// Age of text that cannot be kept, beyond which its turn ends.
+pub const UNKEPT_MAX: Duration = Duration::from_secs(30);
+
+/// How long an idempotency key is remembered, both by the clock and by the process's own time: a
+/// clock that was set must not forget a key under a client that still repeats it.
+pub const KEY_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
 /// How long a conversation that holds nothing is kept.
 pub const EMPTY_IDLE: Duration = Duration::from_secs(2);
 

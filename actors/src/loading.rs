@@ -40,7 +40,6 @@ pub(crate) struct Found {
     /// The history, or that there is none.
     pub(crate) history: Folded,
     /// Text of replies that nobody lives to end.
-    #[expect(dead_code, reason = "kept by the recovery of a dead actor, to come")]
     pub(crate) partials: Vec<Partial>,
 }
 

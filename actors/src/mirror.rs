@@ -3,12 +3,43 @@
 //! A mirror holds no queue of writes, only what each conversation's copy should show. It may fall
 //! behind, and catches up from the log; it never holds up a turn.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, time::Duration};
+
+use actix::Message;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{id::ConversationId, log::Loaded};
 
 pub mod imported;
 pub mod json_files;
+mod schedule;
+
+use imported::ImportedDocument;
+
+/// A conversation grew, or was deleted. Send it with `try_send`: one that finds no place may be
+/// dropped, since a mirror's next sweep over the log finds what it told of.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Changed {
+    /// Which.
+    pub id: ConversationId,
+    /// Entries it has now.
+    pub seq: u64,
+    /// Bytes of messages that came with this change.
+    pub bytes: u64,
+}
+
+/// Asks to write now all that is pending; answers how many documents still lack something.
+///
+/// Each is tried once. The answer comes when that is done, or after the deadline.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct Flush {
+    /// Longest wait.
+    pub deadline: Duration,
+}
 
 /// Makes a conversation's document from its entries.
 pub trait Render: Send + Sync {
@@ -31,3 +62,72 @@ pub struct Rendered {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the document cannot be made: {0}")]
 pub struct RenderError(pub String);
+
+/// What of which log a copy shows. Stands in every copy that a mirror writes, as `revision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The log.
+    pub log: Uuid,
+    /// The life of the id. As a string: many readers of JSON have no 64-bit integers.
+    #[serde(with = "hex")]
+    pub incarnation: u64,
+    /// Entries shown.
+    pub seq: u64,
+}
+
+mod hex {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{number:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
+
+/// Documents of conversations that the log does not have.
+pub trait RemoteDocuments: Send + Sync + fmt::Debug {
+    /// Looks for one; `Ok(None)` only where it is certain that there is none.
+    fn find(
+        &self,
+        id: ConversationId,
+    ) -> BoxFuture<'static, Result<Option<ImportedDocument>, RemoteError>>;
+}
+
+/// Why it cannot be told whether there is a document, or what it says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoteError {
+    /// Nobody answers, or not in time.
+    #[error("{0}")]
+    Unavailable(Arc<str>),
+    /// There is one, and it cannot be understood.
+    #[error("the document cannot be understood: {0}")]
+    Unreadable(Arc<str>),
+}
+
+/// A copy holds something of a conversation that the log does not. Its owner takes it over.
+///
+/// Answers how many messages it took.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<usize, AdoptError>")]
+pub struct Adopt {
+    /// Which.
+    pub id: ConversationId,
+    /// The copy.
+    pub document: ImportedDocument,
+}
+
+/// Why nothing was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptError {
+    /// What the copy says and what the log says have parted: both must be kept.
+    #[error("the copy and the log have parted")]
+    Parted,
+    /// The log cannot be read or written now.
+    #[error("the conversation cannot take it over now: {0}")]
+    Unavailable(Arc<str>),
+}

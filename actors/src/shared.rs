@@ -20,12 +20,13 @@ use crate::{
     id::ConversationId,
     loading::{JsonSource, Loader},
     metrics::Metrics,
-    mirror::json_files::Changed,
+    mirror::Changed,
     provider::{
         Generate, Upstream, UpstreamError, UpstreamErrorKind, embedded::Pace,
         openrouter::OpenRouterConfig,
     },
     supervisor::Stopped,
+    ticker::Ticker,
 };
 
 /// What an operator chooses for the engine.
@@ -209,7 +210,10 @@ pub(crate) struct Shared {
     /// Bytes of history in memory, of all conversations.
     pub(crate) resident: AtomicUsize,
     pub(crate) supervisor: SupervisorLine,
-    pub(crate) mirror: Option<Recipient<Changed>>,
+    pub(crate) ticker: Ticker,
+    /// When this process began: what is remembered for a time is so for that long at least.
+    pub(crate) started: Instant,
+    pub(crate) mirrors: Vec<Recipient<Changed>>,
     pub(crate) context_lengths: RwLock<HashMap<String, u32>>,
     pub(crate) draining: std::sync::atomic::AtomicBool,
 }
@@ -246,12 +250,12 @@ impl Shared {
             .unwrap_or(self.config.default_context_tokens)
     }
 
-    /// Tells the mirror; a notice that finds no room is found by its next sweep.
-    pub(crate) fn changed(&self, changed: Changed) {
-        if let Some(mirror) = &self.mirror
-            && let Err(error) = mirror.try_send(changed)
-        {
-            tracing::debug!(%error, "the mirror will find a change by itself");
+    /// Tells the mirrors; a notice that finds no room is found by a mirror's next sweep.
+    pub(crate) fn changed(&self, changed: &Changed) {
+        for mirror in &self.mirrors {
+            if let Err(error) = mirror.try_send(changed.clone()) {
+                tracing::debug!(%error, "a mirror will find a change by itself");
+            }
         }
     }
 

@@ -267,7 +267,7 @@ impl Handler<Broken> for SseSession {
         }
         match msg.why {
             Detached::Stalled => self.attach_again(ctx),
-            Detached::Lost => self.lost(ctx),
+            Detached::Lost | Detached::Deleted => self.lost(ctx),
         }
     }
 }

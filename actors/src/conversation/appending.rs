@@ -6,8 +6,8 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::time::timeout;
 
 use super::{
-    Appending, Begun, Conversation, History, Pending, Then, answer,
-    command::{Listener, Reply, Started},
+    Appending, Begun, Conversation, History, Pending, Recovering, Then, answer,
+    command::{Listener, Reply, Started, Took},
     document::Document,
     event::Outcome,
     message::StoredMessage,
@@ -17,7 +17,7 @@ use crate::{
     error::EngineError,
     limits,
     log::{Append, AppendError, entry::Entry},
-    mirror::json_files::Changed,
+    mirror::Changed,
     shared::Failpoint,
 };
 
@@ -35,7 +35,7 @@ impl Conversation {
         let batch = std::mem::take(&mut self.pending);
         let append = Append {
             id: self.id.clone(),
-            expected_seq: self.document().map_or(0, Document::seq),
+            expected_seq: self.seq(),
             entries: batch.iter().map(Pending::entry).collect(),
         };
         self.appending = Appending::UnderWay;
@@ -82,13 +82,18 @@ impl Conversation {
         let messages = batch.iter().flat_map(|pending| &pending.messages);
         let bytes = messages.map(|message| message.bytes() as u64).sum();
         for pending in batch {
-            if let Err(error) = self.fold(&pending) {
+            let deletes = matches!(pending.then, Then::Deleted);
+            if let Err(error) = if deletes { Ok(()) } else { self.fold(&pending) } {
                 tracing::error!(conversation = %self.id, %error, "an own entry does not fit the history");
                 self.fail(&EngineError::Restarted, ctx);
                 return;
             }
             match pending.then {
-                Then::Recovered => {}
+                Then::Recovered => self.recovering = Recovering::No,
+                Then::Deleted => {
+                    self.deleted(ctx);
+                    self.end_deletion(&Ok(()), ctx);
+                }
                 Then::Begun => {
                     for (first, reply) in self.beginners.drain(..).enumerate() {
                         answer(reply, Ok(first == 0));
@@ -105,12 +110,16 @@ impl Conversation {
             }
         }
         self.account();
-        self.shared.changed(Changed {
+        self.shared.changed(&Changed {
             id: self.id.clone(),
-            seq: self.document().map_or(0, Document::seq),
+            seq: self.seq(),
             bytes,
         });
         self.touch();
+        if self.recovering == Recovering::No {
+            self.carry_out_parked(ctx);
+        }
+        self.delete_once_settled(ctx);
         self.run_next(ctx);
         self.pump_all(ctx);
         self.flush(ctx);
@@ -122,7 +131,7 @@ impl Conversation {
             document.apply_parsed(&pending.head, pending.messages.clone())?;
             self.last_stamp = document.next_timestamp(self.last_stamp);
         } else {
-            let document = Document::begin(&pending.entry(), 1)?;
+            let document = Document::begin(&pending.entry(), self.seq() + 1)?;
             self.history = History::Here(Box::new(document));
         }
         Ok(())
@@ -145,12 +154,17 @@ impl Conversation {
             reply: reply_id,
             message: message_id(&received.messages),
             attachment: None,
+            took: Took::New,
         };
         if let Some(stream) = self.streams.get_mut(ordinal) {
             stream.show(received);
         }
+        self.claims.retain(|claim| claim.ordinal != ordinal);
         let started = self.listen_to(ordinal, started, listener, ctx);
         answer(reply, started.map_err(Into::into));
+        for follower in self.take_followers(ordinal) {
+            self.follow(ordinal, follower.listener, follower.reply, ctx);
+        }
     }
 
     fn turn_over(&mut self, ordinal: u64, outcome: Outcome) {
@@ -191,6 +205,9 @@ impl Conversation {
                     held.push(pending);
                 }
                 Then::Recovered => held.push(pending),
+                Then::Deleted => {
+                    self.end_deletion(&Err(EngineError::StorageUnavailable), ctx);
+                }
                 Then::Ended { .. } => {
                     self.fail(&EngineError::StorageUnavailable, ctx);
                     return;
@@ -206,6 +223,11 @@ impl Conversation {
                     self.forget_turn(ordinal);
                     answer(reply, Err(EngineError::StorageUnavailable.into()));
                 }
+            }
+        }
+        if self.recovering == Recovering::Yes {
+            for command in std::mem::take(&mut self.parked) {
+                command.refuse(EngineError::StorageUnavailable);
             }
         }
         if !held.is_empty() {
@@ -235,12 +257,17 @@ impl Conversation {
             return;
         }
         self.flush(ctx);
+        self.delete_once_settled(ctx);
         self.drained_check();
     }
 
     /// Takes back a turn that the log did not take; dropping the call cancels it.
     fn forget_turn(&mut self, ordinal: u64) {
         self.streams.remove(ordinal);
+        self.claims.retain(|claim| claim.ordinal != ordinal);
+        for follower in self.take_followers(ordinal) {
+            answer(follower.reply, Err(EngineError::StorageUnavailable.into()));
+        }
         self.waiting.retain(|waiting| waiting.ordinal != ordinal);
         self.pending.retain(|pending| {
             !matches!(pending.then, Then::Ended { ordinal: ended, .. } if ended == ordinal)
@@ -267,9 +294,16 @@ impl Conversation {
         for pending in batch.into_iter().chain(pending) {
             match pending.then {
                 Then::Accepted { reply, .. } => answer(reply, Err(told.clone().into())),
-                Then::Begun | Then::Ended { .. } | Then::Recovered => {}
+                Then::Begun | Then::Ended { .. } | Then::Recovered | Then::Deleted => {}
             }
         }
+        for follower in std::mem::take(&mut self.followers) {
+            answer(follower.reply, Err(told.clone().into()));
+        }
+        for command in std::mem::take(&mut self.parked) {
+            command.refuse(told.clone());
+        }
+        self.end_deletion(&Err(told.clone()), ctx);
         for reply in self.beginners.drain(..) {
             answer(reply, Err(told.clone().into()));
         }

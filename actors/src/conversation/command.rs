@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::{Message, Recipient};
 use serde::Serialize;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::{
     document::Snapshot,
@@ -48,6 +49,35 @@ pub struct StartTurn {
     pub user_id: Option<String>,
     /// Companion, if the conversation has none yet.
     pub character_id: Option<String>,
+    /// What a repeat of this request is recognized by.
+    pub key: Option<RequestKey>,
+}
+
+/// An idempotency key, and what it was sent with. Counts within the conversation and the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RequestKey {
+    /// As the client sent it.
+    pub key: String,
+    /// Digest of the request: the same key with another one is refused.
+    pub request: Uuid,
+}
+
+impl RequestKey {
+    /// A key, and the bytes of the request that it came with.
+    #[must_use]
+    pub fn new(key: String, request: &[u8]) -> Self {
+        Self {
+            key,
+            request: Uuid::new_v5(&Uuid::NAMESPACE_OID, request),
+        }
+    }
+}
+
+/// Deletes a conversation: its log, its documents, everything.
+#[derive(Debug, Clone, Serialize)]
+pub struct Delete {
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// Stops a turn.
@@ -77,6 +107,8 @@ pub enum From {
     Cursor(Cursor),
     /// All events of one turn, after a cursor: a session that lost its attachment.
     TurnAt(Cursor),
+    /// All events of one turn, from its beginning.
+    Turn(TurnId),
 }
 
 /// The turn is in the log.
@@ -90,6 +122,17 @@ pub struct Started {
     pub message: Option<MessageId>,
     /// The attachment, if a listener came with the command.
     pub attachment: Option<Attachment>,
+    /// Whether the request was carried out before.
+    pub took: Took,
+}
+
+/// Whether a request began its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Took {
+    /// It did.
+    New,
+    /// An earlier one with the same key, or the same one sent again, did: the turn is that one's.
+    Repeat,
 }
 
 /// What a cancellation did.
@@ -172,6 +215,8 @@ pub enum Detached {
     Stalled,
     /// The conversation's actor is gone.
     Lost,
+    /// The conversation was deleted.
+    Deleted,
 }
 
 impl Attachment {
@@ -283,6 +328,10 @@ ask! {
 ask! {
     /// [`CancelTurn`].
     AskCancel { command: CancelTurn } -> Cancelled
+}
+ask! {
+    /// [`Delete`].
+    AskDelete { command: Delete } -> ()
 }
 ask! {
     /// [`Attach`].

@@ -8,18 +8,19 @@ use std::{
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
 use super::{
-    Begun, Call, Conversation, Pending, Running, Stage, Then, Waiting,
+    Begun, Call, Conversation, Pending, Recovering, Running, Stage, Then, Waiting,
     command::{CancelTurn, Cancelled},
-    document::Document,
+    document::{Document, TurnState},
     event::Outcome,
     message::{Content, Draft, Role, Stamp, StoredMessage},
+    orphan::Orphan,
     prompt,
     usage::tokens_of,
 };
 use crate::{
     error::EngineError,
-    id::TurnId,
     json_text::JsonText,
+    log::Partial,
     log::entry::{CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
     metrics::{ProviderErrorLabels, TurnEnd, seconds},
     provider::{Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Why a turn ends.
-enum Why {
+pub(super) enum Why {
     Complete,
     Failed(EngineError),
     Cancelled,
@@ -56,7 +57,9 @@ impl Conversation {
         self.running = Some(Box::new(Running {
             ordinal: next.ordinal,
             turn: next.turn,
+            attempt: next.attempt,
             model,
+            kept: super::Kept::default(),
             accepted_at: next.accepted_at,
             first_token: None,
             call: Call::Asked,
@@ -148,7 +151,7 @@ impl Conversation {
     }
 
     /// Ends the running turn: what there is goes to the log; its end is told when it is there.
-    fn finish(&mut self, why: Why, ctx: &mut Context<Self>) {
+    pub(super) fn finish(&mut self, why: Why, ctx: &mut Context<Self>) {
         let Some(running) = self.running.as_mut() else {
             return;
         };
@@ -160,7 +163,7 @@ impl Conversation {
         if let Some(deadline) = running.deadline.take() {
             ctx.cancel_future(deadline);
         }
-        let (ordinal, turn) = (running.ordinal, running.turn);
+        let (ordinal, turn, attempt) = (running.ordinal, running.turn, running.attempt);
         let finish = running.finish.take();
         let usage = running.usage.take();
         let tool_calls = std::mem::take(&mut running.tool_calls);
@@ -223,7 +226,7 @@ impl Conversation {
             head: EntryHead::TurnEnded(TurnEnded {
                 at: timestamp,
                 turn,
-                attempt: 1,
+                attempt,
                 finish_reason: finish_reason.clone(),
                 usage: usage.clone(),
                 error: error.as_ref().map(|error| error.code().to_owned()),
@@ -306,7 +309,7 @@ impl Conversation {
             head: EntryHead::TurnEnded(TurnEnded {
                 at: timestamp,
                 turn: waiting.turn,
-                attempt: 1,
+                attempt: waiting.attempt,
                 finish_reason: reason.to_owned(),
                 usage: None,
                 error: error.map(|error| error.code().to_owned()),
@@ -320,26 +323,39 @@ impl Conversation {
         });
     }
 
-    /// Ends the turns that an actor before this one left open: nobody works on them any more.
-    pub(super) fn end_orphans(&mut self, ctx: &mut Context<Self>) {
-        let orphans: Vec<TurnId> = self
+    /// Ends the turns that an actor before this one left open, with the text that it had kept:
+    /// nobody works on them any more.
+    pub(super) fn end_orphans(&mut self, partials: Vec<Partial>, ctx: &mut Context<Self>) {
+        let mut partials = partials;
+        let orphans: Vec<Orphan> = self
             .document()
             .into_iter()
-            .flat_map(|document| &document.turns()[document.settled().len()..])
-            .filter_map(|record| record.turn)
-            .collect();
-        for turn in orphans {
-            self.shared.metrics.turn_ended(TurnEnd::Interrupted);
-            self.pending.push(Pending {
-                head: EntryHead::TurnEnded(TurnEnded {
-                    at: Timestamp::now(),
+            .flat_map(Document::turns)
+            .filter_map(|record| {
+                let TurnState::Open { attempt, model } = &record.state else {
+                    return None;
+                };
+                let turn = record.turn?;
+                let partial = partials.iter_mut().find(|partial| partial.turn == turn);
+                Some(Orphan {
                     turn,
-                    attempt: 1,
-                    finish_reason: INTERRUPTED.to_owned(),
-                    usage: None,
-                    error: Some(EngineError::Restarted.code().to_owned()),
-                }),
-                messages: Vec::new(),
+                    attempt: *attempt,
+                    reply: record.reply_id?,
+                    model: model.clone(),
+                    text: partial
+                        .map(|it| std::mem::take(&mut it.text))
+                        .unwrap_or_default(),
+                })
+            })
+            .collect();
+        for orphan in orphans {
+            self.shared.metrics.turn_ended(TurnEnd::Interrupted);
+            self.recovering = Recovering::Yes;
+            self.last_stamp = Timestamp::now().max(self.last_stamp.next());
+            let (head, reply) = orphan.end(self.last_stamp);
+            self.pending.push(Pending {
+                head,
+                messages: reply.into_iter().collect(),
                 then: Then::Recovered,
             });
         }
@@ -419,7 +435,11 @@ impl Handler<Progress> for Conversation {
             self.shared.metrics.first_token.observe(seconds(waited));
         }
         self.at(Failpoint::Progress);
+        let text = msg.deltas.iter().any(|it| matches!(it, Delta::Text(_)));
         self.take(msg.deltas);
+        if text {
+            self.text_came(ctx);
+        }
         self.pump_all(ctx);
         match msg.end {
             None => {}

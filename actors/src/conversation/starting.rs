@@ -7,10 +7,12 @@ use actix::Context;
 use super::{
     Begun, Conversation, Pending, Stage, Then, Waiting, answer,
     command::{Begin, Listener, Reply, StartTurn, Started, Want},
-    document::{Document, TurnRecord, TurnState},
+    document::{Document, TurnRecord},
     event::Received,
     message::{Draft, Stamp, StoredMessage},
-    message_id, prompt,
+    message_id,
+    prompt::{self, Parameters},
+    repeating::{Claim, Known},
     stream::{Position, TurnStream},
     subscribers::Interest,
 };
@@ -18,7 +20,7 @@ use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     limits,
-    log::entry::{self, EntryHead, TurnAccepted},
+    log::entry::{self, EntryHead, IdempotencyKey, TurnAccepted, TurnReopened},
     time::Timestamp,
 };
 
@@ -71,14 +73,24 @@ impl Conversation {
         reply: Reply<Started>,
         ctx: &mut Context<Self>,
     ) {
-        if let Some(known) = self.known_turn(command.turn) {
-            let started = known
-                .and_then(|(ordinal, started)| self.listen_to(ordinal, started, listener, ctx));
-            answer(reply, started.map_err(Into::into));
-            return;
-        }
+        let again = match self.known(command.turn, &command.caller, command.key.as_ref()) {
+            Known::No => None,
+            Known::Turn(ordinal) => {
+                self.follow(ordinal, listener, reply, ctx);
+                return;
+            }
+            Known::Again { turn, attempt } => Some((turn, attempt)),
+            Known::Refused(refusal) => {
+                answer(reply, Err(refusal.into()));
+                return;
+            }
+        };
         if let Err(refusal) = self.may_start(&command) {
             answer(reply, Err(refusal.into()));
+            return;
+        }
+        if let Some((turn, attempt)) = again {
+            self.reopen(turn, attempt, command.parameters, listener, reply, ctx);
             return;
         }
         let drafts = self.without_repetition(command.messages);
@@ -98,15 +110,23 @@ impl Conversation {
         let messages = self.stamp(command.turn, &drafts);
         let ordinal = self.streams.push(TurnStream::new(command.turn, reply_id));
         let new = messages.clone();
+        let key = command.key.map(|key| IdempotencyKey {
+            scope: command.caller.scope(),
+            key: key.key,
+            request: key.request,
+        });
+        self.claims
+            .extend(key.clone().map(|key| Claim { ordinal, key }));
         self.pending.push(Pending {
             head: EntryHead::TurnAccepted(TurnAccepted {
-                at: Timestamp::now(),
+                // Not before its messages, whatever the clock does.
+                at: Timestamp::now().max(self.last_stamp),
                 turn: command.turn,
                 reply: reply_id,
                 user_id: command.user_id,
                 character_id: command.character_id,
                 model: command.parameters.model.clone(),
-                key: None,
+                key,
             }),
             messages,
             then: Then::Accepted {
@@ -118,12 +138,59 @@ impl Conversation {
         self.waiting.push_back(Waiting {
             ordinal,
             turn: command.turn,
+            attempt: 1,
             parameters: command.parameters,
             messages: new,
             accepted_at: Instant::now(),
         });
         self.flush(ctx);
         // The upstream is asked while the message is being synced; nothing is shown before.
+        self.run_next(ctx);
+    }
+
+    /// Runs a turn once more whose messages are in the log.
+    fn reopen(
+        &mut self,
+        turn: TurnId,
+        attempt: u32,
+        parameters: Parameters,
+        listener: Option<Listener>,
+        reply: Reply<Started>,
+        ctx: &mut Context<Self>,
+    ) {
+        let record = self.document().and_then(|document| document.turn(turn));
+        let Some(reply_id) = record.and_then(|record| record.reply_id) else {
+            answer(reply, Err(EngineError::Restarted.into()));
+            return;
+        };
+        let key = record
+            .and_then(|record| record.key.as_ref())
+            .map(|key| key.0.clone());
+        let ordinal = self.streams.push(TurnStream::new(turn, reply_id));
+        self.claims.extend(key.map(|key| Claim { ordinal, key }));
+        self.pending.push(Pending {
+            head: EntryHead::TurnReopened(TurnReopened {
+                at: Timestamp::now(),
+                turn,
+                attempt,
+                model: parameters.model.clone(),
+            }),
+            messages: Vec::new(),
+            then: Then::Accepted {
+                ordinal,
+                listener,
+                reply,
+            },
+        });
+        self.waiting.push_back(Waiting {
+            ordinal,
+            turn,
+            attempt,
+            parameters,
+            messages: Vec::new(),
+            accepted_at: Instant::now(),
+        });
+        self.flush(ctx);
         self.run_next(ctx);
     }
 
@@ -185,38 +252,6 @@ impl Conversation {
                 )
             })
             .collect()
-    }
-
-    /// The turn, if the command came before: it was sent again.
-    fn known_turn(&mut self, turn: TurnId) -> Option<Result<(u64, Started), EngineError>> {
-        if let Some(ordinal) = self.streams.find(turn) {
-            let stream = self.streams.get(ordinal)?;
-            let started = Started {
-                turn,
-                reply: stream.reply(),
-                message: stream.received().and_then(|received| received.message),
-                attachment: None,
-            };
-            // On its way to the log: the first command is still to be answered.
-            return Some(if stream.received().is_some() {
-                Ok((ordinal, started))
-            } else {
-                Err(EngineError::Restarted)
-            });
-        }
-        let record = self.document()?.turn(turn)?;
-        let TurnState::Ended(_) = &record.state else {
-            return Some(Err(EngineError::Restarted));
-        };
-        let stream = TurnStream::from_record(record)?;
-        let started = Started {
-            turn,
-            reply: stream.reply(),
-            message: stream.received().and_then(|received| received.message),
-            attachment: None,
-        };
-        let ordinal = self.streams.push(stream);
-        Some(Ok((ordinal, started)))
     }
 
     /// Attaches the listener of a command to its turn, from the beginning.

@@ -120,9 +120,24 @@ impl TurnStream {
         self.shown = Shown::Yes;
     }
 
-    /// A turn that ended before this actor began, from the history.
+    /// A turn that has ended, from the history; one that failed fails again.
     #[must_use]
     pub fn from_record(record: &TurnRecord) -> Option<Self> {
+        let TurnState::Ended(ended) = &record.state else {
+            return None;
+        };
+        let error = ended.error.as_ref().map(|_code| EngineError::Restarted);
+        Self::ended_as(record, error)
+    }
+
+    /// A turn that has ended, from the history; whatever there is of its reply is its reply, and
+    /// the finish reason tells whether that is all.
+    #[must_use]
+    pub fn retold(record: &TurnRecord) -> Option<Self> {
+        Self::ended_as(record, None)
+    }
+
+    fn ended_as(record: &TurnRecord, error: Option<EngineError>) -> Option<Self> {
         let TurnState::Ended(ended) = &record.state else {
             return None;
         };
@@ -140,7 +155,6 @@ impl TurnStream {
                 stream.items.push(Item::Text(text));
             }
         }
-        let error = ended.error.as_ref().map(|_code| EngineError::Restarted);
         stream.end(Arc::new(Outcome {
             finish_reason: ended.finish_reason.clone(),
             native_finish_reason: None,
@@ -238,6 +252,32 @@ impl TurnStream {
                 }
             }
         }
+    }
+
+    /// Escaped bytes of all reply text so far.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.text_spans().map(|span| span.as_str().len()).sum()
+    }
+
+    /// The reply text from a byte on, escaped.
+    #[must_use]
+    pub fn text_from(&self, from: usize) -> String {
+        let mut text = String::new();
+        let mut skip = from;
+        for span in self.text_spans() {
+            let span = span.as_str();
+            text.push_str(span.get(skip..).unwrap_or_default());
+            skip = skip.saturating_sub(span.len());
+        }
+        text
+    }
+
+    fn text_spans(&self) -> impl Iterator<Item = &Span> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Text(span) => Some(span),
+            Item::Reasoning(_) | Item::Whole(_) => None,
+        })
     }
 
     /// All reply text so far.

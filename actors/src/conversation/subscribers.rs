@@ -107,6 +107,14 @@ impl<S> Subscribers<S> {
         self.all.remove(&key).map(|subscriber| subscriber.sink)
     }
 
+    /// Removes all.
+    pub fn take_all(&mut self) -> Vec<S> {
+        std::mem::take(&mut self.all)
+            .into_values()
+            .map(|subscriber| subscriber.sink)
+            .collect()
+    }
+
     /// Gives one credit for more events.
     pub fn credit(&mut self, key: SubscriberKey, events: u32) {
         if let Some(subscriber) = self.all.get_mut(&key) {

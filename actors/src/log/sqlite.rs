@@ -27,6 +27,7 @@ use uuid::Uuid;
 use self::{
     apply::EncodedAppend,
     encode::Encoded,
+    partials::Partials,
     reader::Readers,
     shared::{EndGuard, Life, Shared},
     wal::Upkeep,
@@ -39,6 +40,7 @@ mod apply;
 mod backup;
 mod catalogue;
 mod encode;
+mod partials;
 mod progress;
 mod reader;
 mod schema;
@@ -194,6 +196,7 @@ impl SqliteLog {
         let path = dir.log_file();
         let connection = schema::open_writer(&path, options.page_count_max)?;
         let log_id = schema::log_id(&connection)?;
+        let partials = Partials::open(&connection)?;
         let readers = Readers::start(&path)?;
         let mut wal = path.into_os_string();
         wal.push("-wal");
@@ -209,6 +212,7 @@ impl SqliteLog {
             shared: Arc::clone(&shared),
             options,
             upkeep: Upkeep::default(),
+            partials,
         };
         let guard = EndGuard(Arc::clone(&shared));
         let dir = dir.clone();

@@ -6,19 +6,16 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorFutureExt as _, Addr, Arbiter, AsyncContext as _, Context, Handler, Message,
-    ResponseFuture, SpawnHandle, WrapFuture as _,
+    Actor, ActorFutureExt as _, Addr, Arbiter, AsyncContext as _, Context, Handler, ResponseFuture,
+    SpawnHandle, WrapFuture as _,
 };
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
 };
 
-use self::{
-    batch::{Outcome, Tools},
-    schedule::Schedule,
-};
-use super::Render;
+use self::batch::{Outcome, Tools};
+use super::{Changed, Flush, Render, schedule::Schedule};
 use crate::{
     id::ConversationId,
     log::{
@@ -30,7 +27,6 @@ use crate::{
 mod batch;
 mod files;
 mod read;
-mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -50,28 +46,6 @@ const SWEEP_PAGE: usize = 256;
 
 /// How often the log is asked for what no notice told.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// A conversation grew. Send it with `try_send`: one that finds no place may be dropped.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Changed {
-    /// Which.
-    pub id: ConversationId,
-    /// Entries it has now.
-    pub seq: u64,
-    /// Bytes of messages that came with this change.
-    pub bytes: u64,
-}
-
-/// Asks to write now all that is pending; answers how many documents still lack something.
-///
-/// Each is tried once. The answer comes when that is done, or after the deadline.
-#[derive(Debug, Message)]
-#[rtype(result = "usize")]
-pub struct Flush {
-    /// Longest wait.
-    pub deadline: Duration,
-}
 
 /// What the mirror is at.
 #[derive(Debug, Clone, Default)]

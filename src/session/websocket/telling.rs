@@ -200,7 +200,7 @@ impl WsSession {
                     };
                     self.attach_again(number, &named, From::TurnAt(cursor), failed, ctx);
                 }
-                (Detached::Stalled | Detached::Lost, _) => {
+                (Detached::Stalled | Detached::Lost | Detached::Deleted, _) => {
                     self.fail(turn, EngineError::Restarted, ctx);
                 }
             }
@@ -213,7 +213,9 @@ impl WsSession {
                     };
                     self.attach_again(number, &named, From::Cursor(cursor), failed, ctx);
                 }
-                (Detached::Stalled | Detached::Lost, _) => self.watch_lost(number, ctx),
+                (Detached::Stalled | Detached::Lost | Detached::Deleted, _) => {
+                    self.watch_lost(number, ctx);
+                }
             }
         }
     }

@@ -4,11 +4,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     encode::{Encoded, Kind, VERSION},
+    partials,
     schema::position,
 };
 use crate::{
     id::ConversationId,
-    log::{AppendError, Checkpoint, entry::EntryHead},
+    log::{AppendError, entry::EntryHead},
 };
 
 mod catalogue;
@@ -80,12 +81,7 @@ pub(super) fn append(
 /// Removes all that a conversation holds before a deletion.
 fn forget(connection: &Connection, num: i64, seq: u64) -> rusqlite::Result<()> {
     let (first, last) = (position(num, 0), position(num, seq) - 1);
-    connection
-        .prepare_cached(
-            "DELETE FROM partials WHERE turn IN
-                (SELECT turn FROM open_turns WHERE pos BETWEEN ?1 AND ?2)",
-        )?
-        .execute([first, last])?;
+    partials::forget(connection, num)?;
     connection
         .prepare_cached("DELETE FROM open_turns WHERE pos BETWEEN ?1 AND ?2")?
         .execute([first, last])?;
@@ -126,28 +122,7 @@ fn write_entry(connection: &Connection, pos: i64, entry: &Encoded) -> rusqlite::
             connection
                 .prepare_cached("DELETE FROM open_turns WHERE turn = ?1")?
                 .execute([turn])?;
-            // The text of the reply is in the entry now, and only now.
-            connection
-                .prepare_cached("DELETE FROM partials WHERE turn = ?1")?
-                .execute([turn])?;
         }
     }
-    Ok(())
-}
-
-/// Keeps a piece of a reply under way; passes over one of a turn that is not open.
-pub(super) fn checkpoint(connection: &Connection, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO partials (turn, offset, text)
-             SELECT ?1, ?3, ?4 WHERE EXISTS
-                (SELECT 1 FROM open_turns WHERE turn = ?1 AND attempt = ?2)",
-        )?
-        .execute(params![
-            checkpoint.turn.0.as_bytes(),
-            checkpoint.attempt,
-            checkpoint.offset.cast_signed(),
-            checkpoint.text
-        ])?;
     Ok(())
 }

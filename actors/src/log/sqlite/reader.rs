@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::{
     OpenError,
     encode::{Kind, Row, decode},
+    partials,
     schema::{at_position, open_reader, position},
 };
 use crate::{
@@ -131,12 +132,12 @@ pub(super) fn load(
         return Ok(None);
     };
     let mut loaded = entries(&transaction, num, deleted.max(1), count)?;
-    loaded.partials = partials(&transaction, num).map_err(failed)?;
+    loaded.partials = texts_under_way(&transaction, num).map_err(failed)?;
     Ok(Some(loaded))
 }
 
 /// The text of the replies under way in one conversation.
-fn partials(connection: &Connection, num: i64) -> rusqlite::Result<Vec<Partial>> {
+fn texts_under_way(connection: &Connection, num: i64) -> rusqlite::Result<Vec<Partial>> {
     let mut statement = connection
         .prepare_cached("SELECT turn FROM open_turns WHERE pos BETWEEN ?1 AND ?2 ORDER BY pos")?;
     let turns: Vec<[u8; 16]> = statement
@@ -148,7 +149,7 @@ fn partials(connection: &Connection, num: i64) -> rusqlite::Result<Vec<Partial>>
         .into_iter()
         .map(|turn| {
             let turn = TurnId(uuid::Uuid::from_bytes(turn));
-            let text = partial(connection, turn)?;
+            let text = partials::text(connection, turn)?;
             Ok(Partial { turn, text })
         })
         .collect()
@@ -270,23 +271,7 @@ fn open_turn(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<OpenTur
             attempt: row.get(2).map_err(failed)?,
             reply: accepted.reply,
             model,
-            text: partial(connection, turn).map_err(failed)?,
+            text: partials::text(connection, turn).map_err(failed)?,
         },
     })
-}
-
-/// The text of one reply under way, as far as it is without a gap.
-fn partial(connection: &Connection, turn: TurnId) -> rusqlite::Result<String> {
-    let mut statement = connection
-        .prepare_cached("SELECT offset, text FROM partials WHERE turn = ?1 ORDER BY offset")?;
-    let mut rows = statement.query([turn.0.as_bytes()])?;
-    let mut text = String::new();
-    while let Some(row) = rows.next()? {
-        let offset: i64 = row.get(0)?;
-        if usize::try_from(offset) != Ok(text.len()) {
-            break;
-        }
-        text.push_str(row.get_ref(1)?.as_str()?);
-    }
-    Ok(text)
 }

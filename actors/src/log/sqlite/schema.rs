@@ -28,7 +28,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(1);
 /// size stays in its page, which a table without rowid would move to overflow pages from 1 kB on.
 /// Turn ids are time-ordered, so `entries_turn` grows at its right edge. `open_turns` holds the
 /// turns that are owed an end: recovery reads it, and not the history. `partials` holds the text of
-/// replies under way, in the pieces in which it came. The catalogue is found by owner and companion,
+/// replies under way, see its module. The catalogue is found by owner and companion,
 /// which never change once they are set; by time it is sorted when asked, since an index on the time
 /// would be one more page in every append.
 const MIGRATIONS: &[&str] = &[
@@ -85,11 +85,13 @@ const MIGRATIONS: &[&str] = &[
     CREATE UNIQUE INDEX entries_turn ON entries (turn, kind, attempt) WHERE turn IS NOT NULL;
     ALTER TABLE open_turns ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
     CREATE TABLE partials (
-        turn   BLOB NOT NULL,
-        offset INTEGER NOT NULL,
-        text   TEXT NOT NULL,
-        PRIMARY KEY (turn, offset)
-    ) STRICT, WITHOUT ROWID;
+        num     INTEGER PRIMARY KEY,
+        conv    INTEGER NOT NULL,
+        turn    BLOB NOT NULL,
+        attempt INTEGER NOT NULL,
+        offset  INTEGER NOT NULL,
+        text    TEXT NOT NULL
+    ) STRICT;
     ALTER TABLE mirror_progress ADD COLUMN hash BLOB;
     ALTER TABLE mirror_progress ADD COLUMN intended_at INTEGER;
     ALTER TABLE mirror_progress ADD COLUMN look_at INTEGER;

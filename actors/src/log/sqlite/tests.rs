@@ -988,3 +988,34 @@ fn what_a_mirror_uploads_and_removes_is_remembered() {
     let page = wait("page", log.lagging("remote", LaggingCursor::default(), 9)).unwrap();
     assert!(page.rows.is_empty());
 }
+
+#[test]
+fn text_of_ended_replies_goes_once_no_older_reply_runs() {
+    let (_temp, dir, log) = open(SqliteOptions {
+        checkpoint_idle: Duration::from_millis(1),
+        ..SqliteOptions::default()
+    });
+    for (name, number) in [("a", 1), ("b", 2)] {
+        let begin = vec![begun(), accepted(number, "q")];
+        wait("append", log.append(append(name, 0, begin))).unwrap();
+        wait("checkpoint", log.checkpoint(piece(number, 0, "text"))).unwrap();
+    }
+    let count = || -> i64 {
+        schema::open_reader(&dir.log_file())
+            .unwrap()
+            .query_row("SELECT count(*) FROM partials", [], |row| row.get(0))
+            .unwrap()
+    };
+    let await_count = |wanted| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while count() != wanted {
+            assert!(Instant::now() < deadline, "there are {} pieces", count());
+        }
+    };
+    wait("append", log.append(append("b", 2, vec![ended(2, "r")]))).unwrap();
+    wait("append", log.append(append("c", 0, vec![begun()]))).unwrap();
+    assert_eq!(count(), 2, "a's piece is older and needed");
+    assert_eq!(load(&log, "a").unwrap().unwrap().partials[0].text, "text");
+    wait("append", log.append(append("a", 2, vec![ended(1, "r")]))).unwrap();
+    await_count(0);
+}

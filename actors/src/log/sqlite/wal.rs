@@ -58,6 +58,9 @@ impl Writer {
         if !self.shared.is_alive() {
             return;
         }
+        if self.partials.has_dead() {
+            self.remove_dead_partials();
+        }
         if self.upkeep.purge {
             // A reader in the way: again at the next rest, which comes after the next commit or look.
             self.upkeep.purge = self
@@ -72,6 +75,16 @@ impl Writer {
         if waiting >= self.options.checkpoint_pages || (self.upkeep.pressed && waiting > 0) {
             self.upkeep.pressed = false;
             self.checkpoint(WalCheckpoint::Passive);
+        }
+    }
+
+    /// Outside any batch: nobody waits for it, and its failure is nobody's but its own.
+    pub(super) fn remove_dead_partials(&mut self) {
+        if !self.shared.is_alive() {
+            return;
+        }
+        if let Err(error) = self.partials.remove_dead(&self.connection) {
+            tracing::debug!(%error, "text of replies that have ended stays for now");
         }
     }
 

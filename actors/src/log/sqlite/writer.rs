@@ -17,6 +17,7 @@ use super::{
     Injected, SqliteOptions,
     apply::{self, EncodedAppend},
     encode::Encoded,
+    partials::Partials,
     progress::{self, Progress},
     reader::{Read, Readers},
     shared::{Life, Shared},
@@ -79,6 +80,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) options: SqliteOptions,
     pub(super) upkeep: Upkeep,
+    pub(super) partials: Partials,
 }
 
 impl Writer {
@@ -88,6 +90,9 @@ impl Writer {
             let (members, reads, bytes) = self.gather(job);
             if !members.is_empty() {
                 self.settle(members);
+                if self.partials.has_many_dead() {
+                    self.remove_dead_partials();
+                }
                 self.keep_wal_small();
             }
             if self.shared.is_alive() {
@@ -195,7 +200,7 @@ impl Writer {
         Ok(verdicts)
     }
 
-    fn apply(&self, member: &Job) -> rusqlite::Result<Verdict> {
+    fn apply(&mut self, member: &Job) -> rusqlite::Result<Verdict> {
         match member {
             Job::Append { append, .. } => {
                 apply::append(&self.connection, append).map(Verdict::Append)
@@ -204,7 +209,8 @@ impl Writer {
                 progress::record(&self.connection, mirror, rows).map(|()| Verdict::Done)
             }
             Job::Checkpoint { checkpoint, .. } => {
-                apply::checkpoint(&self.connection, checkpoint).map(|()| Verdict::Done)
+                let added = self.partials.add(&self.connection, checkpoint);
+                added.map(|()| Verdict::Done)
             }
             Job::Read(_) | Job::Wake => Ok(Verdict::Done),
         }
@@ -275,14 +281,26 @@ impl Writer {
             observer.committed(appended);
         }
         for (member, verdict) in members.into_iter().zip(verdicts) {
-            let deletes = |entry: &Encoded| matches!(entry.head, EntryHead::Deleted(_));
-            if let (Job::Append { append, .. }, Verdict::Append(Ok(_))) = (&member, &verdict)
-                && append.entries.iter().any(deletes)
-            {
-                // What was deleted still stands in the WAL.
-                self.upkeep.purge = true;
+            if let (Job::Append { append, .. }, Verdict::Append(Ok(_))) = (&member, &verdict) {
+                self.note(&append.entries);
             }
             self.answer(member, Ok(verdict));
+        }
+    }
+
+    /// Keeps account of what committed entries leave to be tidied up.
+    fn note(&mut self, entries: &[Encoded]) {
+        for entry in entries {
+            match &entry.head {
+                EntryHead::TurnEnded(ended) => self.partials.ended(ended.turn),
+                // What was deleted still stands in the WAL.
+                EntryHead::Deleted(_) => self.upkeep.purge = true,
+                EntryHead::Begun(_)
+                | EntryHead::TurnAccepted(_)
+                | EntryHead::TurnReopened(_)
+                | EntryHead::Appended(_)
+                | EntryHead::Prepended(_) => {}
+            }
         }
     }
 
