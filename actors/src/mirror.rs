@@ -9,6 +9,7 @@ use crate::{id::ConversationId, log::Loaded};
 
 pub mod imported;
 pub mod json_files;
+pub mod supabase;
 
 /// Makes a conversation's document from its entries.
 pub trait Render: Send + Sync {
