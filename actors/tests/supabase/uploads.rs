@@ -100,7 +100,8 @@ async fn the_connection_of_a_refused_document_is_closed_and_never_used_again() {
 
 #[actix::test]
 async fn a_success_that_names_no_object_is_none() {
-    for body in ["", "{}", "<html>welcome</html>", "{\"Key\":\"\"}"] {
+    let endless = " ".repeat(1 << 20);
+    for body in ["", "{}", "<html>welcome</html>", "{\"Key\":\"\"}", &endless] {
         let server = Server::start().await;
         let client = server.client();
         let (_, outcome) = join!(

@@ -50,6 +50,19 @@ impl Effect {
             SupabaseError::new(SupabaseErrorKind::Unavailable, what)
         }
     }
+
+    /// The answer is longer than it may be. For a write it is then no answer of the server's.
+    fn too_large(&self, bytes_max: usize) -> SupabaseError {
+        let kind = if self.may_have_happened() {
+            SupabaseErrorKind::Malformed
+        } else {
+            SupabaseErrorKind::TooLarge
+        };
+        SupabaseError::new(
+            kind,
+            format!("sent an answer of more than {bytes_max} bytes"),
+        )
+    }
 }
 
 /// An answer that reports success, its body still unread.
@@ -122,11 +135,11 @@ impl Answer {
         let mut body = Vec::new();
         let announced = self.response.content_length().unwrap_or_default();
         if announced > bytes_max as u64 {
-            return Err(too_large(bytes_max));
+            return Err(self.effect.too_large(bytes_max));
         }
         match timeout_at(self.deadline, read(self.response, bytes_max, &mut body)).await {
             Ok(Ok(())) => Ok(body),
-            Ok(Err(Unread::TooLarge)) => Err(too_large(bytes_max)),
+            Ok(Err(Unread::TooLarge)) => Err(self.effect.too_large(bytes_max)),
             Ok(Err(Unread::Broken(error))) => Err(transport(&error, &self.effect)),
             Err(_) => Err(self.effect.broken("did not finish its answer in time")),
         }
@@ -163,11 +176,6 @@ async fn read(mut response: Response, bytes_max: usize, body: &mut Vec<u8>) -> R
         }
     }
     Ok(())
-}
-
-fn too_large(bytes_max: usize) -> SupabaseError {
-    let what = format!("sent an answer of more than {bytes_max} bytes");
-    SupabaseError::new(SupabaseErrorKind::TooLarge, what)
 }
 
 fn transport(error: &reqwest::Error, effect: &Effect) -> SupabaseError {
