@@ -134,7 +134,7 @@ impl Application {
         }
         let mirror = JsonFiles::run(
             log.clone(),
-            Arc::new(DocumentRenderer),
+            Arc::new(DocumentRenderer { log: log.log_id() }),
             JsonFilesOptions {
                 dir: data_dir.conversations(),
                 idle: config.storage.mirror_idle,

@@ -8,13 +8,18 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::Message;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::{id::ConversationId, log::Loaded};
+use crate::{
+    id::ConversationId,
+    log::{Loaded, sqlite::ContentHash},
+};
 
 pub mod imported;
 pub mod json_files;
 mod schedule;
+pub mod supabase;
 
 use imported::ImportedDocument;
 
@@ -56,6 +61,24 @@ pub struct Rendered {
     pub seq: u64,
     /// The JSON text, in pieces that follow each other; shared with whoever holds the messages.
     pub json: Vec<Arc<str>>,
+}
+
+impl Rendered {
+    /// The digest of the text.
+    #[must_use]
+    pub fn hash(&self) -> ContentHash {
+        let mut digest = Sha256::new();
+        for piece in &self.json {
+            digest.update(piece.as_bytes());
+        }
+        digest.finalize().into()
+    }
+
+    /// Bytes of the text.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.json.iter().map(|piece| piece.len()).sum()
+    }
 }
 
 /// The entries make no document: a mistake of ours, or damage that still parses.
@@ -109,16 +132,26 @@ pub enum RemoteError {
     Unreadable(Arc<str>),
 }
 
-/// A copy holds something of a conversation that the log does not. Its owner takes it over.
-///
-/// Answers how many messages it took.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<usize, AdoptError>")]
-pub struct Adopt {
-    /// Which.
-    pub id: ConversationId,
-    /// The copy.
-    pub document: ImportedDocument,
+/// The owner of conversations, as a mirror sees it: takes over what only a copy holds.
+pub trait Adopter: Send + Sync + fmt::Debug {
+    /// Offers a copy of a conversation that the log has.
+    ///
+    /// If ours is a beginning of it, what it has more is appended; if ours began without knowing of
+    /// it, it is placed before ours. Answers what was done; the new entries are synced then.
+    fn adopt(
+        &self,
+        id: ConversationId,
+        document: ImportedDocument,
+    ) -> BoxFuture<'static, Result<Adopted, AdoptError>>;
+}
+
+/// What an owner made of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// It holds nothing that the log does not.
+    Nothing,
+    /// So many of its messages are in the log now that were not.
+    Messages(usize),
 }
 
 /// Why nothing was taken over.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::{
     conversation::{
         document::{Document, Folded},
@@ -10,12 +12,16 @@ use crate::{
     id::ConversationId,
     json_text::JsonText,
     log::Loaded,
-    mirror::{Render, RenderError, Rendered},
+    mirror::{Render, RenderError, Rendered, Revision},
 };
 
-/// Renders the document as `GET /conversation/{id}` shows it: the stored messages, copied.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DocumentRenderer;
+/// Renders the document as `GET /conversation/{id}` shows it: the stored messages, copied; and
+/// behind them, what of which log it is.
+#[derive(Debug, Clone, Copy)]
+pub struct DocumentRenderer {
+    /// The log that it is made from.
+    pub log: Uuid,
+}
 
 impl Render for DocumentRenderer {
     fn render(&self, id: &ConversationId, loaded: Loaded) -> Result<Rendered, RenderError> {
@@ -51,7 +57,14 @@ impl Render for DocumentRenderer {
             }
             json.push(StoredMessage::fragment(message).clone());
         }
-        json.push("]}\n".into());
+        let revision = Revision {
+            log: self.log,
+            incarnation: snapshot.incarnation,
+            seq: snapshot.seq,
+        };
+        let revision =
+            serde_json::to_string(&revision).map_err(|error| RenderError(error.to_string()))?;
+        json.push(format!("],\n\"revision\":{revision}}}\n").into());
         Ok(Rendered {
             incarnation: snapshot.incarnation,
             seq: snapshot.seq,

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     id::{ConversationId, MessageId},
     log::sqlite::FileStamp,
+    mirror::Revision,
     provider::RawJson,
     time::Timestamp,
 };
@@ -31,6 +32,8 @@ pub struct ImportedDocument {
     pub character_id: Option<String>,
     /// In order; system messages as they stand.
     pub messages: Vec<ImportedMessage>,
+    /// What of which log it shows, if one of ours wrote it.
+    pub revision: Option<Revision>,
     /// Members without a field above, or with a value that is not of its type.
     pub others: Vec<(String, RawJson)>,
     /// The file it was read from, to tell it from an edited one when it is replaced.
@@ -87,6 +90,7 @@ impl ImportedDocument {
             user_id: None,
             character_id: None,
             messages: vec![],
+            revision: None,
             others: vec![],
             file: None,
         };
@@ -107,6 +111,10 @@ impl ImportedDocument {
                 "user_id" => set(&mut document.user_id, text(value)),
                 "character_id" => set(&mut document.character_id, text(value)),
                 "messages" => set(&mut messages, Some(value)),
+                "revision" => set(
+                    &mut document.revision,
+                    serde_json::from_str(value.get()).ok(),
+                ),
                 _ => false,
             };
             if !understood && value.get() != "null" {
