@@ -273,6 +273,10 @@ impl JsonFiles {
                         tracing::warn!(conversation = %id, kept = %kept.display(), "a document was edited by another hand; it is set aside");
                     }
                 }
+                Outcome::Removed { seq } => {
+                    written += 1;
+                    self.schedule.written(now, &id, seq, 0);
+                }
                 Outcome::Gone => self.schedule.gone(&id),
                 Outcome::Postponed => self.schedule.postponed(now, &id),
                 Outcome::Damaged(reason) => {
