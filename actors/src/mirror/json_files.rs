@@ -30,7 +30,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use read::{DOCUMENT_BYTES_MAX, ReadError, read};
+pub use read::{DOCUMENT_BYTES_MAX, ReadError, read, read_strange};
 
 /// Name under which the log keeps this mirror's progress.
 pub const MIRROR: &str = "json";
