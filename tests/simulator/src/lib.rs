@@ -117,6 +117,7 @@ mod log;
 mod openrouter;
 mod server;
 mod simulator;
+pub mod supabase;
 
 pub use counters::{Counters, WaitError};
 pub use gate::Gate;

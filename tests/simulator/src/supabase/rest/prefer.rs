@@ -1,0 +1,47 @@
+//! The `Prefer` header.
+
+use crate::http::Request;
+
+/// What a client prefers; unknown preferences are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Preferences {
+    pub(crate) returned: Return,
+    pub(crate) resolution: Option<Resolution>,
+    /// Whether a read counts all rows.
+    pub(crate) counts: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    Minimal,
+    Representation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    Merge,
+    Ignore,
+}
+
+impl Preferences {
+    /// Reads every `Prefer` header of a request.
+    pub(crate) fn of(request: &Request) -> Self {
+        let headers = request.headers.iter().filter(|(name, _)| name == "prefer");
+        let words = headers.flat_map(|(_, value)| value.split(','));
+        let mut preferences = Self {
+            returned: Return::Minimal,
+            resolution: None,
+            counts: false,
+        };
+        for word in words {
+            match word.trim() {
+                "return=representation" => preferences.returned = Return::Representation,
+                "resolution=merge-duplicates" => preferences.resolution = Some(Resolution::Merge),
+                "resolution=ignore-duplicates" => preferences.resolution = Some(Resolution::Ignore),
+                "count=exact" => preferences.counts = true,
+                _ => {}
+            }
+        }
+        preferences
+    }
+}
