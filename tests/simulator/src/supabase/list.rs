@@ -152,6 +152,7 @@ pub(crate) fn v2(
     let prefix = text("prefix").unwrap_or("");
     let limit = limit(&fields, V2_LIMIT)?.min(V2_LIMIT as usize);
     let after = text("cursor").map(read_cursor).transpose()?;
+    let after = after.as_deref();
     let delimited = fields.get("with_delimiter") == Some(&json!(true));
 
     let found = buckets.get(bucket).filter(|_| role == Role::Service);
@@ -167,7 +168,8 @@ pub(crate) fn v2(
             Some((folder, _)) => format!("{prefix}{folder}/"),
             None => key.clone(),
         };
-        let seen = after.as_ref().is_some_and(|after| entry <= *after);
+        // A cursor names a folder without its slash.
+        let seen = after.is_some_and(|after| entry.trim_end_matches('/') <= after);
         if seen || last.as_ref() == Some(&entry) {
             continue;
         }
@@ -176,7 +178,11 @@ pub(crate) fn v2(
             break;
         }
         if folder.is_some() {
-            folders.push(json!({"key": entry.trim_end_matches('/'), "name": entry}));
+            folders.push(json!({
+                "key": entry.trim_end_matches('/'), "name": entry, "id": null,
+                "updated_at": null, "created_at": null, "last_accessed_at": null,
+                "metadata": null,
+            }));
         } else {
             let mut row = object.row(key);
             if delimited {
@@ -188,7 +194,9 @@ pub(crate) fn v2(
     }
     let mut body = json!({"hasNext": next.is_some(), "folders": folders, "objects": objects});
     if let Some(next) = next {
-        body["nextCursor"] = json!(STANDARD.encode(format!("l:{next}")));
+        let next = next.trim_end_matches('/');
+        let order = if after.is_some() { "\no:asc" } else { "" };
+        body["nextCursor"] = json!(STANDARD.encode(format!("l:{next}{order}")));
         body["nextCursorKey"] = json!(next);
     }
     Ok(json_answer(200, &body))
@@ -197,7 +205,8 @@ pub(crate) fn v2(
 fn read_cursor(cursor: &str) -> Result<String, Answer> {
     let text = STANDARD.decode(cursor).ok();
     let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
-    let key = text.and_then(|text| text.strip_prefix("l:").map(str::to_owned));
+    let line = text.as_deref().and_then(|text| text.lines().next());
+    let key = line.and_then(|line| line.strip_prefix("l:").map(str::to_owned));
     key.ok_or_else(|| {
         let message = "Invalid Parameter continuation token";
         storage(400, "InvalidParameter", "InvalidParameter", message)
