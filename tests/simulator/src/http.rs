@@ -52,6 +52,6 @@ pub(crate) enum Next {
     Close,
     /// The connection ends with a RST.
     Reset,
-    /// The connection stays open, and nothing more is read from it or written to it.
+    /// The connection stays open and is never answered on; what it sends piles up in the sockets.
     Stuck,
 }

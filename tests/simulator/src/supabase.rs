@@ -42,7 +42,7 @@ use crate::http::{Answer, Connection, Ended, Gone, Head, Next, Persistence, Requ
 use crate::server::Shared;
 use auth::Role;
 use call::Call;
-use plans::{End, Met, Pause};
+use plans::{Age, End, Met, Pause};
 use upload::{Early, Rest};
 
 /// Whether a path belongs to Supabase.
@@ -167,11 +167,11 @@ fn take(shared: &Shared, call: &Call, request: &Request) -> Met {
     ) {
         haystack.push_str(&String::from_utf8_lossy(&request.body));
     }
-    let stale = match call {
-        Call::Download(place, _) | Call::Info(place, _) => read::has_older(&inner.buckets, place),
-        _ => false,
+    let oldest = match call {
+        Call::Download(place, _) | Call::Info(place, _) => read::oldest(&inner.buckets, place),
+        _ => Age::Fresh,
     };
-    inner.plans.take(call, &haystack, stale)
+    inner.plans.take(call, &haystack, oldest)
 }
 
 fn play(shared: &Shared, met: &Met) {

@@ -109,11 +109,11 @@ impl Plans {
         self.last
     }
 
-    /// Takes what a request meets; `stale` tells whether it reads an object with an older version.
-    pub(crate) fn take(&mut self, call: &Call, haystack: &str, stale: bool) -> Met {
+    /// Takes what a request meets; `oldest` is the oldest version that it could be given.
+    pub(crate) fn take(&mut self, call: &Call, haystack: &str, oldest: Age) -> Met {
         let mut met = Met::default();
         for plan in &mut self.plans {
-            let skipped = matches!(plan.fault, Fault::Stale) && !stale;
+            let skipped = matches!(plan.fault, Fault::Stale) && oldest == Age::Fresh;
             if plan.left == Some(0) || skipped || !plan.matcher.matches(call, haystack) {
                 continue;
             }

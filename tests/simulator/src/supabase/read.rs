@@ -8,11 +8,14 @@ use super::store::{Buckets, Object, Version};
 use super::upload::check_key;
 use crate::http::{Answer, Request};
 
-/// Whether a read of this object has an older version to give.
-pub(crate) fn has_older(buckets: &Buckets, place: &Place) -> bool {
+/// Returns the oldest version that a read of this object could be given.
+pub(crate) fn oldest(buckets: &Buckets, place: &Place) -> Age {
     let found = buckets.get(&place.bucket);
     let object = found.and_then(|bucket| bucket.objects.get(&place.key));
-    object.is_some_and(|object| object.before.is_some())
+    match object {
+        Some(object) if object.before.is_some() => Age::Stale,
+        _ => Age::Fresh,
+    }
 }
 
 /// Answers `GET` and `HEAD` of an object.

@@ -11,7 +11,7 @@ use super::error::{Error, JSON, Service, json_answer, no_such_table, rest, rest_
 use super::url;
 use crate::http::{Answer, Request};
 use filter::Query;
-use prefer::{Preferences, Resolution, Return};
+use prefer::{Count, Preferences, Resolution, Return};
 use table::{Conflicts, Written};
 pub(crate) use table::{Row, Table};
 
@@ -84,11 +84,13 @@ fn read(
         0 => "*".to_owned(),
         count => format!("{}-{}", query.offset, query.offset + count - 1),
     };
-    let (status, range) = match preferences.counts {
-        false => (200, format!("{span}/*")),
-        true if rows.len() < total => (206, format!("{span}/{total}")),
-        true => (200, format!("{span}/{total}")),
+    let (status, count) = match preferences.count {
+        Count::None => (200, "*".to_owned()),
+        // A part of what was counted.
+        Count::Exact if rows.len() < total => (206, total.to_string()),
+        Count::Exact => (200, total.to_string()),
     };
+    let range = format!("{span}/{count}");
     Ok(shaped(status, rows, request)?.header("Content-Range", &range))
 }
 

@@ -7,8 +7,7 @@ use crate::http::Request;
 pub(crate) struct Preferences {
     pub(crate) returned: Return,
     pub(crate) resolution: Option<Resolution>,
-    /// Whether a read counts all rows.
-    pub(crate) counts: bool,
+    pub(crate) count: Count,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +22,13 @@ pub(crate) enum Resolution {
     Ignore,
 }
 
+/// Whether a read tells how many rows there are in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    None,
+    Exact,
+}
+
 impl Preferences {
     /// Reads every `Prefer` header of a request.
     pub(crate) fn of(request: &Request) -> Self {
@@ -31,14 +37,14 @@ impl Preferences {
         let mut preferences = Self {
             returned: Return::Minimal,
             resolution: None,
-            counts: false,
+            count: Count::None,
         };
         for word in words {
             match word.trim() {
                 "return=representation" => preferences.returned = Return::Representation,
                 "resolution=merge-duplicates" => preferences.resolution = Some(Resolution::Merge),
                 "resolution=ignore-duplicates" => preferences.resolution = Some(Resolution::Ignore),
-                "count=exact" => preferences.counts = true,
+                "count=exact" => preferences.count = Count::Exact,
                 _ => {}
             }
         }
