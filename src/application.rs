@@ -155,6 +155,7 @@ impl Application {
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
             json_files: Some(json_files),
+            remote: None,
             failpoints: tuning.failpoints,
         };
         let engine = Engine::start(
@@ -163,6 +164,7 @@ impl Application {
             vec![mirror.address.clone().recipient()],
             metrics,
         )?;
+        mirror.connect(Arc::new(engine.clone()));
         let sockets = Arc::new(Sockets::register(&mut registry));
         let listener = listen(&config.server.host, config.server.port)?;
         let address = listener.local_addr().map_err(StartError::Http)?;

@@ -3,7 +3,11 @@
 //! Behind the log by seconds; caught up from it after a restart. A file that somebody edited is
 //! kept beside the new one, never overwritten.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use actix::{
     Actor, ActorFutureExt as _, Addr, Arbiter, AsyncContext as _, Context, Handler, ResponseFuture,
@@ -15,7 +19,7 @@ use tokio::{
 };
 
 use self::batch::{Outcome, Tools};
-use super::{Changed, Flush, Render, schedule::Schedule};
+use super::{Adopter, Changed, Flush, Render, schedule::Schedule};
 use crate::{
     id::ConversationId,
     log::{
@@ -72,9 +76,18 @@ pub struct Running {
     /// Always the newest state.
     pub state: watch::Receiver<MirrorState>,
     arbiter: Arbiter,
+    adopter: Arc<OnceLock<Arc<dyn Adopter>>>,
 }
 
 impl Running {
+    /// Names the owner of conversations, who is started after the mirrors: a file that is ahead of
+    /// the log waits for it.
+    pub fn connect(&self, adopter: Arc<dyn Adopter>) {
+        if self.adopter.set(adopter).is_err() {
+            tracing::error!("the conversations have an owner already");
+        }
+    }
+
     /// Ends the mirror's thread. What is pending is found in the log by the next run.
     pub fn stop(&self) {
         self.arbiter.stop();
@@ -126,12 +139,15 @@ impl JsonFiles {
     pub fn run(log: Arc<SqliteLog>, render: Arc<dyn Render>, options: JsonFilesOptions) -> Running {
         let arbiter = Arbiter::new();
         let (sender, state) = watch::channel(MirrorState::default());
+        let adopter = Arc::new(OnceLock::new());
+        let tools = Tools {
+            log,
+            render,
+            dir: options.dir,
+            adopter: adopter.clone(),
+        };
         let address = Self::start_in_arbiter(&arbiter.handle(), move |_| Self {
-            tools: Tools {
-                log,
-                render,
-                dir: options.dir,
-            },
+            tools,
             schedule: Schedule::new(options.idle),
             state: sender,
             busy: false,
@@ -143,6 +159,7 @@ impl JsonFiles {
             address,
             state,
             arbiter,
+            adopter,
         }
     }
 }
