@@ -224,6 +224,7 @@ impl Bench {
                     turn_deadline: Duration::from_secs(60),
                     json_files: None,
                     remote: None,
+                    space: None,
                     failpoints: None,
                 };
                 let metrics = Metrics::register(&mut Registry::default());

@@ -22,6 +22,7 @@ use idol_actors::{
     log::{
         Log,
         data_dir::{DataDir, DataDirError},
+        space::{DiskSpace, Probe},
         sqlite::{LogObserver, OpenError, SqliteLog, SqliteOptions},
     },
     metrics::Metrics,
@@ -60,6 +61,8 @@ pub struct Tuning {
     pub log: SqliteOptions,
     /// Pace of the embedded companion.
     pub pace: Option<Pace>,
+    /// Tells the free bytes on the disk of the log.
+    pub free_space: Option<Probe>,
 }
 
 /// Why the server does not start.
@@ -106,6 +109,7 @@ pub struct Application {
     address: SocketAddr,
     engine: Engine,
     log: Arc<SqliteLog>,
+    space: Arc<DiskSpace>,
     mirror: Mirror,
     sockets: Arc<Sockets>,
     grace: Duration,
@@ -123,6 +127,11 @@ impl Application {
         let mut registry = Registry::with_prefix("idol_router");
         let metrics = Metrics::register(&mut registry);
         let data_dir = DataDir::lock(&config.storage.data_dir)?;
+        let space = Arc::new(match tuning.free_space {
+            Some(probe) => DiskSpace::probed(data_dir.path(), config.storage.min_free, probe),
+            None => DiskSpace::new(data_dir.path(), config.storage.min_free),
+        });
+        space.check();
         let log = Arc::new(open_log(&data_dir, tuning.log, &metrics)?);
         let json_files = JsonSource {
             directory: data_dir.conversations(),
@@ -143,6 +152,7 @@ impl Application {
             JsonFilesOptions {
                 dir: data_dir.conversations(),
                 idle: config.storage.mirror_idle,
+                space: Some(space.clone()),
             },
         );
         let engine_config = EngineConfig {
@@ -156,6 +166,7 @@ impl Application {
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
             json_files: Some(json_files),
             remote: None,
+            space: Some(space.clone()),
             failpoints: tuning.failpoints,
         };
         let engine = Engine::start(
@@ -180,6 +191,7 @@ impl Application {
             },
         )?;
         Ok(Self {
+            space,
             handle: running.handle(),
             running,
             address,
@@ -220,6 +232,7 @@ impl Application {
         let serving = tokio::task::spawn_local(self.running);
         let ended = tokio::select! {
             () = stop => Ended::Stopped,
+            () = watch_space(self.space.clone()) => Ended::Stopped,
             reason = self.log.died() => Ended::LogDied(reason),
         };
         if let Ended::LogDied(reason) = &ended {
@@ -244,6 +257,21 @@ impl Application {
         self.log.close().await;
         serving.await.map_err(io::Error::other)??;
         Ok(ended)
+    }
+}
+
+/// How often the free space is looked at.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at the free space for as long as it is polled.
+async fn watch_space(space: Arc<DiskSpace>) {
+    let mut looks = tokio::time::interval(SPACE_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let space = space.clone();
+        // A panic in it would be said by the panic hook, and the next look is due all the same.
+        drop(tokio::task::spawn_blocking(move || space.check()).await);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     error::EngineError,
     id::ConversationId,
     loading::{JsonSource, Loader},
+    log::space::DiskSpace,
     metrics::Metrics,
     mirror::{Changed, RemoteDocuments},
     provider::{
@@ -50,6 +51,8 @@ pub struct EngineConfig {
     pub json_files: Option<JsonSource>,
     /// Where else documents may be of ids that the log does not have.
     pub remote: Option<Arc<dyn RemoteDocuments>>,
+    /// The room on the log's disk; none: it is not watched.
+    pub space: Option<Arc<DiskSpace>>,
     /// For fault injection.
     pub failpoints: Option<Failpoints>,
 }

@@ -208,6 +208,10 @@ impl Conversation {
     }
 
     fn open(&self) -> Result<(), EngineError> {
+        let space = self.shared.config.space.as_ref();
+        if space.is_some_and(|space| space.is_low()) {
+            return Err(EngineError::StorageUnavailable);
+        }
         let draining = self.shared.draining.load(Ordering::Acquire);
         match self.stage {
             Stage::Open if !draining => Ok(()),

@@ -24,6 +24,7 @@ use crate::{
     id::ConversationId,
     log::{
         LogError,
+        space::DiskSpace,
         sqlite::{FileStamp, LaggingCursor, LaggingPage, Progress, SqliteLog, Step},
     },
 };
@@ -47,6 +48,9 @@ const BATCH: usize = 32;
 
 /// Rows of the log looked at in one step of a sweep.
 const SWEEP_PAGE: usize = 256;
+
+/// How often it is looked whether there is room on the disk again.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the log is asked for what no notice told.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -101,6 +105,8 @@ pub struct JsonFilesOptions {
     pub dir: PathBuf,
     /// Quiet after which a conversation that changed is written (`MIRROR_IDLE_SECS`).
     pub idle: Duration,
+    /// The room on the disk: while it is low, nothing is written.
+    pub space: Option<Arc<DiskSpace>>,
 }
 
 /// The step to record when a document read by [`read`] has become a conversation of the log.
@@ -124,6 +130,7 @@ pub fn adopted(id: ConversationId, incarnation: u64, file: FileStamp) -> Progres
 pub struct JsonFiles {
     tools: Tools,
     schedule: Schedule,
+    space: Option<Arc<DiskSpace>>,
     state: watch::Sender<MirrorState>,
     /// A round or a step of a sweep is under way.
     busy: bool,
@@ -149,6 +156,7 @@ impl JsonFiles {
         let address = Self::start_in_arbiter(&arbiter.handle(), move |_| Self {
             tools,
             schedule: Schedule::new(options.idle),
+            space: options.space,
             state: sender,
             busy: false,
             sweep: Some(LaggingCursor::default()),
@@ -228,6 +236,11 @@ impl JsonFiles {
         }
         if !self.flushes.is_empty() && waiting(self.schedule.next_due()) {
             self.schedule.hasten_untried(now);
+        }
+        if self.space.as_ref().is_some_and(|space| space.is_low()) {
+            // What room there is belongs to the log.
+            self.answer_flushes();
+            return self.wake_at(now + SPACE_EVERY, ctx);
         }
         let due = self.schedule.take_due(now, BATCH);
         if due.is_empty() {
@@ -348,9 +361,12 @@ impl JsonFiles {
 
     /// Wakes when the next document is due.
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let Some(due) = self.schedule.next_due() else {
-            return;
-        };
+        if let Some(due) = self.schedule.next_due() {
+            self.wake_at(due, ctx);
+        }
+    }
+
+    fn wake_at(&mut self, due: Instant, ctx: &mut Context<Self>) {
         if let Some((set_for, alarm)) = self.alarm {
             if set_for <= due {
                 return;
