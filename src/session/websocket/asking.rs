@@ -268,14 +268,16 @@ impl WsSession {
         }));
     }
 
-    /// An own turn is in the log, or was there before.
+    /// An own turn is in the log, or was there before. A watch may be telling one that was, or runs
+    /// again, as somebody else's: its own attachment tells it from the beginning, as this client's.
     fn turn_started(&mut self, number: u64, started: Started, ctx: &mut Ctx) {
         let own = self.own.iter_mut().find(|own| own.number == number);
         if let Some(own) = own
             && let Some(attachment) = started.attachment
         {
+            let begun_here = started.took == Took::New && started.turn == own.turn;
             own.turn = started.turn;
-            if own.via == Via::Watch && started.took == Took::New {
+            if own.via == Via::Watch && begun_here {
                 self.book.borrow_mut().close(number);
             } else {
                 own.via = Via::Attachment;

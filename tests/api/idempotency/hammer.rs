@@ -110,27 +110,38 @@ async fn over_socket(app: &TestApp, request: &Request) -> Told {
     }
 }
 
-async fn send(app: Arc<TestApp>, request: Arc<Request>, way: bool) -> Told {
-    match (request.over, way) {
+/// Sends a request; over HTTP by one of its two doors, which share their keys.
+async fn send(app: Arc<TestApp>, request: Arc<Request>, door: u32) -> Told {
+    match (request.over, door % 2) {
         (Over::Socket, _) => over_socket(&app, &request).await,
-        (Over::Http, false) => over_chat(&app, &request).await,
-        (Over::Http, true) => over_stream(&app, &request).await,
+        (Over::Http, 0) => over_chat(&app, &request).await,
+        (Over::Http, _) => over_stream(&app, &request).await,
     }
 }
 
+/// Whether the client cut off a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    No,
+    Yes,
+}
+
 /// Sends a request, now and then after a try that the client cuts off at some moment.
-async fn client(app: Arc<TestApp>, request: Arc<Request>, seed: u64) -> Told {
+async fn client(app: Arc<TestApp>, request: Arc<Request>, seed: u64) -> (Told, Cut) {
     let mut random = fastrand::Rng::with_seed(seed);
+    let mut cut = Cut::No;
     if random.u32(0..4) == 0 {
-        let cut = tokio::spawn(send(app.clone(), request.clone(), random.bool()));
+        let first = tokio::spawn(send(app.clone(), request.clone(), random.u32(..)));
         for _ in 0..random.u32(0..400) {
             tokio::task::yield_now().await;
         }
         // Its connection is closed with it, unless it had ended.
-        cut.abort();
-        drop(cut.await);
+        first.abort();
+        if first.await.is_err() {
+            cut = Cut::Yes;
+        }
     }
-    send(app, request, random.bool()).await
+    (send(app, request, random.u32(..)).await, cut)
 }
 
 #[tokio::test]
@@ -155,16 +166,18 @@ async fn a_thousand_sends_with_repeats_and_cuts_are_one_turn_and_one_call_for_ea
         let turn = at_once.clone().acquire_owned().await.unwrap();
         let (app, request, seed) = (app.clone(), requests[number].clone(), random.u64(..));
         clients.spawn(async move {
-            let told = client(app, request, seed).await;
+            let (told, cut) = client(app, request, seed).await;
             drop(turn);
-            (number, told)
+            (number, told, cut)
         });
     }
     let all = within("the end of every client", clients.join_all()).await;
 
     assert_eq!(all.len(), SENDS);
+    let cuts = all.iter().filter(|it| it.2 == Cut::Yes).count();
+    assert!(cuts > SENDS / 20, "{cuts} cuts");
     let mut turns = BTreeMap::new();
-    for (number, told) in all {
+    for (number, told, _) in all {
         let first = turns.entry(number).or_insert_with(|| told.clone());
         assert_eq!(*first, told, "request {number}");
     }

@@ -91,6 +91,40 @@ async fn a_repeat_over_a_second_socket_attaches_to_the_turn_under_way() {
 }
 
 #[tokio::test]
+async fn two_sockets_at_the_same_moment_are_one_turn() {
+    let app = TestApp::start().await;
+    let (mut one, mut two) = (app.socket().await, app.socket().await);
+    for round in 0..20 {
+        let message = named(&format!("c{round}"), "hi", "m");
+        futures::join!(one.send(message.clone()), two.send(message));
+        let (first, second) = futures::join!(turn(&mut one, "m"), turn(&mut two, "m"));
+        assert_same(&first, &second);
+    }
+    assert_eq!(app.simulator.chat_requests().len(), 20);
+}
+
+#[tokio::test]
+async fn a_message_in_a_watched_conversation_that_failed_is_tried_again_as_its_senders() {
+    let app = TestApp::start().await;
+    let mut socket = watching(&app, "c1").await;
+    for round in 0..10 {
+        let id = format!("m{round}");
+        app.simulator.script(Script::from("fault=status:503"));
+        socket.send(named("c1", &id, &id)).await;
+        socket.until("error").await;
+        socket.send(named("c1", &id, &id)).await;
+
+        // The watch may have begun to tell it before it was known whose it is.
+        while socket.next().await["type"] != "message_received" {}
+        let rest = socket.until("response_complete").await;
+
+        assert_eq!(course(&rest), TURN[1..]);
+        assert_silent(&mut socket).await;
+    }
+    assert_eq!(app.said("c1").await.len(), 20);
+}
+
+#[tokio::test]
 async fn a_message_sent_twice_at_once_is_told_twice_in_turn() {
     let app = TestApp::start().await;
     for watched in [false, true] {
