@@ -73,6 +73,7 @@ impl Server {
     pub fn conversation(&self, named: &Named) -> ConversationHandle {
         self.engine
             .conversation(named.id.clone(), self.home.clone())
+            .from(named.origin)
     }
 
     /// Refuses what only an operator may do, asked from elsewhere: there are no credentials yet.

@@ -9,7 +9,7 @@ use idol_actors::{
         message::{Content, Draft, Role},
         prompt::Parameters,
     },
-    id::{ConversationId, TurnId},
+    id::{ConversationId, Origin, TurnId},
     json_text::JsonText,
     provider::RawJson,
 };
@@ -25,6 +25,8 @@ pub struct Named {
     pub id: ConversationId,
     /// The client's spelling, which is echoed.
     pub spelled: String,
+    /// Whether anybody can have used it before.
+    pub origin: Origin,
 }
 
 impl Named {
@@ -35,6 +37,7 @@ impl Named {
         Self {
             spelled: id.as_str().to_owned(),
             id,
+            origin: Origin::Minted,
         }
     }
 
@@ -43,6 +46,7 @@ impl Named {
         Ok(Self {
             id: ConversationId::parse(spelled)?,
             spelled: spelled.to_owned(),
+            origin: Origin::Client,
         })
     }
 }

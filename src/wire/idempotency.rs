@@ -1,7 +1,11 @@
 //! Keys by which a client's repeat of a request is recognized.
 
 use actix_web::http::header::HeaderMap;
-use idol_actors::{caller::Caller, conversation::command::RequestKey, id::ConversationId};
+use idol_actors::{
+    caller::Caller,
+    conversation::command::RequestKey,
+    id::{ConversationId, Origin},
+};
 use uuid::{Uuid, uuid};
 
 use super::{
@@ -73,7 +77,12 @@ pub fn conversation(caller: &Caller, key: &str) -> Named {
     let spelled = Uuid::new_v5(&NAMESPACE, name.as_bytes()).to_string();
     // A UUID is an id.
     match ConversationId::parse(&spelled) {
-        Ok(id) => Named { id, spelled },
+        // A repeat names it after a restart as well: it may be stored somewhere.
+        Ok(id) => Named {
+            id,
+            spelled,
+            origin: Origin::Client,
+        },
         Err(_never) => Named::random(),
     }
 }

@@ -8,10 +8,9 @@ use tokio::time::timeout;
 use super::{
     Appending, Begun, Conversation, History, Parked, Pending, Recovering, Then, answer,
     command::{Adopting, Listener, Reply, Started, Took},
-    document::Document,
+    document::{Document, TurnState},
     event::Outcome,
     message::StoredMessage,
-    message_id,
 };
 use crate::{
     error::EngineError,
@@ -154,11 +153,19 @@ impl Conversation {
             return;
         };
         let (turn, reply_id) = (stream.turn(), stream.reply());
-        let received = self.received(turn);
+        let mut received = self.received(turn);
+        let again = self
+            .document()
+            .and_then(|it| it.turn(turn))
+            .is_some_and(|it| matches!(it.state, TurnState::Open { attempt, .. } if attempt > 1));
+        if again {
+            // Whoever watches was shown its messages when they came.
+            received.messages.clear();
+        }
         let started = Started {
             turn,
             reply: reply_id,
-            message: message_id(&received.messages),
+            message: received.message,
             attachment: None,
             took: Took::New,
         };

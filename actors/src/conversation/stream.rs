@@ -532,7 +532,14 @@ impl Streams {
         if cursor.epoch != self.epoch {
             return None;
         }
-        let ordinal = self.find(cursor.turn)?;
+        // A copy that was told to somebody who asked later has other items.
+        let original = self.turns.iter().rposition(|stream| {
+            stream.turn == cursor.turn && stream.audience == Audience::Everybody
+        });
+        let ordinal = match original {
+            Some(index) => self.first + index as u64,
+            None => self.find(cursor.turn)?,
+        };
         self.get(ordinal)?.locate(ordinal, cursor)
     }
 
