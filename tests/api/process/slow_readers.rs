@@ -160,7 +160,9 @@ async fn readers_that_stop_hold_no_backlog_and_get_the_whole_text_when_they_read
 async fn readers_that_were_detached_go_on_where_they_stopped() {
     const READERS: usize = 4;
     let simulator = Simulator::start().unwrap();
-    let (_launch, process) = start(&simulator, "1").await;
+    // Four times as long a client may stay frozen before its connection is given up: long enough
+    // for a busy machine to write all the text.
+    let (_launch, process) = start(&simulator, "8").await;
     let mut readers = Vec::new();
     for number in 0..READERS {
         readers.push(Reader::start(&process, number).await);
