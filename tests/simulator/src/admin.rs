@@ -4,22 +4,31 @@
 //! - `GET /_sim/requests`: the last requests as a JSON list, their bodies as text.
 //! - `POST /_sim/default`: the body is an option list, the new default behaviour.
 //! - `POST /_sim/script`: the body is an option list, queued for the next chat completion.
+//! - `/_sim/supabase/…`: see the module of Supabase.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Connection, Gone, Next, Request};
 use crate::openrouter::{Route, Script};
 use crate::server::Shared;
+use crate::supabase;
 
 /// What the paths of these routes begin with.
 pub(crate) const PREFIX: &str = "/_sim/";
 
 pub(crate) async fn answer(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     connection: &mut Connection,
     request: &Request,
 ) -> Result<Next, Gone> {
-    respond(shared, request).send(connection).await?;
+    let answer = if request.path().starts_with(supabase::ADMIN_PREFIX) {
+        supabase::admin(shared, request)
+    } else {
+        respond(shared, request)
+    };
+    answer.send(connection).await?;
     Ok(Next::KeepAlive)
 }
 

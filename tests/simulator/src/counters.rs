@@ -27,6 +27,22 @@ pub struct Counters {
     pub streams_completed: u64,
     /// Faults that were played.
     pub faults_played: u64,
+    /// Requests to Supabase among `requests`.
+    pub supabase_requests: u64,
+    /// Objects that uploads have written to the simulated Supabase.
+    pub uploads: u64,
+    /// The bytes of these objects.
+    pub uploaded_bytes: u64,
+    /// Objects that requests have deleted from it.
+    pub deletes: u64,
+    /// Rows that requests have written to its table, updates that changed nothing included.
+    pub rows_written: u64,
+    /// Changes of its objects, buckets and rows, by requests or by the test.
+    pub store_changes: u64,
+    /// Requests that it holds, to apply them later; see [`supabase::Fault::Late`].
+    ///
+    /// [`supabase::Fault::Late`]: crate::supabase::Fault::Late
+    pub held_writes: u64,
 }
 
 /// A condition did not come true in time.

@@ -1,8 +1,8 @@
 //! A test double for the upstream providers.
 //!
 //! Nothing here serves anyone but tests and load tests: a [`Simulator`] is a real HTTP server on
-//! loopback that behaves as OpenRouter does on the wire, and that goes wrong on demand, exactly
-//! where it is told to. It imports nothing of the project it tests.
+//! loopback that behaves as OpenRouter and Supabase do on the wire, and that goes wrong on demand,
+//! exactly where it is told to. It imports nothing of the project it tests.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -102,11 +102,85 @@
 //! of it: `garbage` leaves the half as all there is, `error` puts `choice_error` in its place, and
 //! the long ones put so many spaces before it.
 //!
+//! # Supabase
+//!
+//! The same port serves storage below `/storage/v1` and PostgREST below `/rest/v1`:
+//! [`Simulator::supabase_url`] is what an operator would configure. It answers as recorded servers
+//! did, with a store in memory; [`Simulator::supabase`] seeds it, inspects it, counts, and tells
+//! requests to meet a [`Fault`](supabase::Fault).
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use idol_simulator::Simulator;
+//! use idol_simulator::supabase::{Error, Fault, Target};
+//!
+//! let simulator = Simulator::start()?;
+//! simulator.require_service_key(Some("sb_secret_of_a_test"));
+//! let supabase = simulator.supabase();
+//! supabase.create_bucket("chats");
+//! supabase.fail_times(3, Target::Downloads.key("a.json"), Fault::Error(Error::SlowDown));
+//! let late = supabase.fail_times(1, Target::Uploads, Fault::late());
+//! // Let the program under test upload an object, and time out.
+//! let deadline = Duration::from_secs(5);
+//! late.reached(1, deadline).await?;
+//! late.release(); // now it lands
+//! simulator.wait_for("upload", |counters| counters.uploads == 1, deadline).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A bucket is there once it was made; the table `chats` always is, with the columns `id` (a uuid
+//! and the primary key), `user_id` and `character_id` (uuids), `created_at` and `updated_at`.
+//! Every request needs the service key in both `apikey` and `Authorization: Bearer`, and
+//! [`supabase::ANON_KEY`] has no rights.
+//!
+//! A refused upload spoils its connection as it does on a real server: a duplicate, an invalid
+//! key or a missing right is answered before the body is read, and when the body is longer than
+//! 192 KiB nothing is ever answered on this connection again, unless the client asked for its
+//! end. Past 3 MiB the body is not even read, so a client that leaves then is noticed late.
+//!
+//! Not simulated: multipart bodies, signed URLs, resumable uploads, image transforms, `download=`,
+//! the order of version 2 lists other than by name, and races, which the one store settles in the
+//! order of arrival; policies other than all or nothing; of PostgREST, other tables, embedding,
+//! `or`, `not`, `Range` headers, `PUT`, functions and strict preferences. The caches of a CDN are
+//! [`Fault::Stale`](supabase::Fault::Stale). What the gateway answers is known from documents
+//! alone.
+//!
+//! | Fault | In an option list |
+//! |---|---|
+//! | a delay before the request is carried out | `fault=latency:TIME` |
+//! | an error in place of the answer | `fault=error:NAME`, see [`supabase::Error`]; `internal`, `read_only`, `lock_timeout`, `locked`, `slow_down`, `database_timeout`, `no_such_key`, `no_such_bucket`, `access_denied`, `expired`, `bad_gateway`, `unavailable`, `gateway_timeout` |
+//! | FIN or RST in place of the answer | `fault=close`, `fault=reset` |
+//! | no answer until it is cleared | `fault=hang` |
+//! | the version before the last overwrite | `fault=stale` |
+//! | taken now, carried out later | `fault=late` after 5 s, `fault=late:TIME`, `fault=late:release` |
+//! | what a late one is told | `answer=never`, or `answer=NAME` of an error |
+//! | which requests | `target=all`, or `storage`, `uploads`, `downloads`, `info`, `deletes`, `lists`, `moves`, `buckets`, `rest`; `key=TEXT` within path, query or the names in a body |
+//! | how many of them | `times=N`; without it until it is cleared |
+//!
 //! # From another process
 //!
 //! The binary `idol-simulator` prints `listening on URL` and serves until SIGTERM or Ctrl-C. It is
 //! steered by model names, and by `GET /_sim/counters`, `GET /_sim/requests`, and
-//! `POST /_sim/default` and `POST /_sim/script` with an option list as the body.
+//! `POST /_sim/default` and `POST /_sim/script` with an option list as the body. For Supabase:
+//!
+//! | Below `/_sim/supabase/` | Body | Answer |
+//! |---|---|---|
+//! | `POST fault` | an option list, as above | `{"id":N}` |
+//! | `POST clear`, `POST forget` | an id, or nothing for all | `{"ok":true}` |
+//! | `POST release` | an id, or nothing for all | `{"released":N}` |
+//! | `GET counts` | | requests by target, uploads and bytes by key |
+//! | `POST reset` | | sets the counts to zero |
+//! | `GET objects?bucket=ID` | | a list of objects, their bytes as text |
+//! | `GET rows` | | the rows of `chats` |
+//! | `PUT object/BUCKET/KEY` | the object | writes it without metadata |
+//! | `DELETE object/BUCKET/KEY` | | `{"deleted":BOOLEAN}` |
+//! | `POST bucket` | `ID`, `ID,limit=BYTES` or `ID,limit=none` | makes it, sets its limit |
+//! | `POST key` | the service key, or nothing for none | |
+//! | `POST table` | `hide` or `show` | |
+//! | `POST forget_user`, `POST know_user` | a user's id | |
+//!
+//! A mistake is answered with 400 and `{"error":TEXT}`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod admin;
@@ -117,6 +191,7 @@ mod log;
 mod openrouter;
 mod server;
 mod simulator;
+pub mod supabase;
 
 pub use counters::{Counters, WaitError};
 pub use gate::Gate;

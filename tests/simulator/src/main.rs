@@ -20,6 +20,12 @@ struct Arguments {
     /// The bearer key that requests must carry.
     #[arg(long)]
     key: Option<String>,
+    /// The service key that requests to Supabase must carry.
+    #[arg(long)]
+    service_key: Option<String>,
+    /// A bucket that Supabase has; may be given more than once.
+    #[arg(long)]
+    bucket: Vec<String>,
     /// What a chat completion does by default, as an option list.
     #[arg(long, default_value = "")]
     default: String,
@@ -55,6 +61,10 @@ fn run(arguments: &Arguments) -> io::Result<()> {
             key: arguments.key.clone(),
         })?;
         simulator.set_default(default);
+        simulator.require_service_key(arguments.service_key.as_deref());
+        for bucket in &arguments.bucket {
+            simulator.supabase().create_bucket(bucket);
+        }
         println!("listening on {}", simulator.base_url());
         tokio::select! {
             _ = terminate.recv() => {}

@@ -8,9 +8,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::admin;
 use crate::counters::{Counted, Meter};
-use crate::http::{Answer, Connection, Gone, Incoming, Next, Persistence, Request};
+use crate::http::{Answer, Connection, Ended, Gone, Head, Next, Persistence, Request, Unread};
 use crate::log::Log;
 use crate::openrouter::{self, OpenRouter, Route};
+use crate::supabase::{self, State};
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) meter: Meter,
     pub(crate) log: Log,
     pub(crate) openrouter: OpenRouter,
+    pub(crate) supabase: State,
 }
 
 impl Shared {
@@ -29,6 +31,7 @@ impl Shared {
             meter: Meter::new(),
             log: Log::default(),
             openrouter: OpenRouter::new(key),
+            supabase: State::default(),
         }
     }
 }
@@ -46,7 +49,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn converse(stream: TcpStream, shared: &Shared) {
+async fn converse(stream: TcpStream, shared: &Arc<Shared>) {
     let _open = Counted::new(
         &shared.meter,
         |counters| {
@@ -61,14 +64,19 @@ async fn converse(stream: TcpStream, shared: &Shared) {
     }
     let mut connection = Connection::new(stream);
     loop {
-        let (request, persistence) = match connection.next().await {
-            Incoming::Request(request, persistence) => (request, persistence),
-            Incoming::Refused(status) => return refuse(connection, status).await,
-            Incoming::Closed => return,
+        let head = match connection.next_head().await {
+            Ok(head) => head,
+            Err(Unread::Refused(status)) => return refuse(connection, status).await,
+            Err(Unread::Closed) => return,
         };
-        let next = match answer(shared, &mut connection, request).await {
+        let persistence = head.persistence;
+        let next = match exchange(shared, &mut connection, head).await {
             Ok(next) => next,
-            Err(Gone) => {
+            Err(Ended::Unread(Unread::Refused(status))) => {
+                return refuse(connection, status).await;
+            }
+            Err(Ended::Unread(Unread::Closed)) => return,
+            Err(Ended::Gone) => {
                 shared
                     .meter
                     .change(|counters| counters.client_disconnects += 1);
@@ -90,8 +98,22 @@ async fn refuse(mut connection: Connection, status: u16) {
     }
 }
 
+/// Reads the rest of a request and answers it.
+async fn exchange(
+    shared: &Arc<Shared>,
+    connection: &mut Connection,
+    head: Head,
+) -> Result<Next, Ended> {
+    if supabase::serves(head.request.path()) {
+        // Supabase answers some requests before their body is read.
+        return supabase::serve(shared, connection, head).await;
+    }
+    let request = connection.read_body(head).await?;
+    Ok(answer(shared, connection, request).await?)
+}
+
 async fn answer(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     connection: &mut Connection,
     request: Request,
 ) -> Result<Next, Gone> {

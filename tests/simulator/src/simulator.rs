@@ -13,6 +13,7 @@ use crate::gate::Gate;
 use crate::http::Request;
 use crate::openrouter::{ModelCard, Route, Script};
 use crate::server::{self, Shared};
+use crate::supabase::{self, Supabase};
 
 /// Connections that may wait to be accepted: a load test opens thousands at once.
 const BACKLOG: u32 = 4096;
@@ -97,6 +98,24 @@ impl Simulator {
         format!("http://{}/api/v1", self.address)
     }
 
+    /// Returns the base URL to configure as Supabase's, without a slash at its end.
+    pub fn supabase_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Returns the handle of the simulated Supabase.
+    pub fn supabase(&self) -> Supabase {
+        Supabase::new(Arc::clone(&self.shared), self.clock.clone())
+    }
+
+    /// Sets the service key that requests to Supabase must carry from now on.
+    ///
+    /// It has the form of a JWT or begins with `sb_secret_`, and goes in both `apikey` and
+    /// `Authorization: Bearer`. `None`, as at the start, takes any value that both agree on.
+    pub fn require_service_key(&self, key: Option<&str>) {
+        self.supabase().require_key(key);
+    }
+
     /// Queues what the next chat completion shall do.
     ///
     /// Each call adds one request's behaviour; queued behaviours are played in order, and come
@@ -133,7 +152,8 @@ impl Simulator {
         self.shared.openrouter.require_key(key.map(str::to_owned));
     }
 
-    /// Makes a gate to hold replies at; see [`Script::hold_at`].
+    /// Makes a gate to hold replies at, see [`Script::hold_at`], or requests to Supabase, see
+    /// [`supabase::Fault::Hold`].
     pub fn gate(&self) -> Gate {
         Gate::new(self.clock.clone())
     }
@@ -152,6 +172,15 @@ impl Simulator {
     pub fn chat_requests(&self) -> Vec<Arc<Request>> {
         let mut requests = self.requests();
         requests.retain(|request| Route::of(request.path()) == Some(Route::Chat));
+        requests
+    }
+
+    /// Returns the last requests to Supabase, oldest first.
+    ///
+    /// Those that were refused before their body was read have none here.
+    pub fn supabase_requests(&self) -> Vec<Arc<Request>> {
+        let mut requests = self.requests();
+        requests.retain(|request| supabase::serves(request.path()));
         requests
     }
 

@@ -26,6 +26,15 @@ impl Answer {
         Self::new(status, "application/json", body.to_string())
     }
 
+    /// Makes an answer without a body.
+    pub(crate) fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
     /// Sets a header; one of the same name is replaced.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers
@@ -45,6 +54,11 @@ impl Answer {
         let mut bytes = self.head();
         bytes.extend_from_slice(&self.body);
         connection.write(&bytes).await
+    }
+
+    /// Writes the head alone, as the answer to a `HEAD`; it tells the length of the body.
+    pub(crate) async fn send_head(&self, connection: &mut Connection) -> Result<(), Gone> {
+        connection.write(&self.head()).await
     }
 }
 
@@ -75,14 +89,21 @@ pub(crate) fn response_head(
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        206 => "Partial Content",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         402 => "Payment Required",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
         413 => "Payload Too Large",
+        416 => "Range Not Satisfiable",
         422 => "Unprocessable Entity",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -90,7 +111,7 @@ fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        // 524 and 529 have no registered phrase, and nothing reads it.
+        // 524, 529 and 544 have no registered phrase, and nothing reads it.
         _ => "Status",
     }
 }

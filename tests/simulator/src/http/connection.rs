@@ -2,19 +2,27 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
-use super::request::{BODY_MAX, BodyLength, HEAD_MAX, Persistence, Request, parse_head};
+use super::request::{BODY_MAX, BodyLength, HEAD_MAX, Head, Request, parse_head};
 use super::{Gone, Next};
 
 /// The most bytes kept that a client sends ahead of its turn.
 const PIPELINE_MAX: usize = 1024 * 1024;
 /// The most bytes of a refused request that are read and dropped before the connection closes.
 const DRAIN_MAX: usize = 2 * BODY_MAX;
+
+/// The bytes that sockets swallow of a body which nobody reads, measured on loopback.
+///
+/// They are read here, so that it does not depend on this machine's buffers.
+const SWALLOWED: usize = 3 * 1024 * 1024;
+/// The longest time that a connection stays open which nothing is answered on any more.
+const STUCK_MAX: Duration = Duration::from_secs(300);
 
 /// A client's socket and the bytes read from it that no request has used yet.
 #[derive(Debug)]
@@ -23,11 +31,9 @@ pub(crate) struct Connection {
     inbound: BytesMut,
 }
 
-/// What the next read from a connection gave.
-#[derive(Debug)]
-pub(crate) enum Incoming {
-    /// A whole request.
-    Request(Request, Persistence),
+/// Why no request could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
     /// Something this layer does not take; the status says why.
     Refused(u16),
     /// The client closed, or broke off inside a request.
@@ -43,70 +49,84 @@ impl Connection {
         }
     }
 
-    /// Reads the next request.
-    pub(crate) async fn next(&mut self) -> Incoming {
+    /// Reads the head of the next request; its body is still to be read.
+    pub(crate) async fn next_head(&mut self) -> Result<Head, Unread> {
         let head = loop {
             match parse_head(&self.inbound) {
                 Ok(Some(head)) => break head,
-                Ok(None) if self.inbound.len() > HEAD_MAX => return Incoming::Refused(431),
+                Ok(None) if self.inbound.len() > HEAD_MAX => return Err(Unread::Refused(431)),
                 Ok(None) => {}
-                Err(_) => return Incoming::Refused(400),
+                Err(_) => return Err(Unread::Refused(400)),
             }
-            if self.fill().await.is_err() {
-                return Incoming::Closed;
-            }
+            self.fill().await.map_err(|Gone| Unread::Closed)?;
         };
         self.inbound.advance(head.len);
-        if head.expects_continue && self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
-            return Incoming::Closed;
+        if head.expects_continue {
+            let told = self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            told.map_err(|Gone| Unread::Closed)?;
         }
-        let body = match head.body {
-            BodyLength::Exact(length) => self.exact_body(length).await,
-            BodyLength::Chunked => self.chunked_body().await,
-        };
-        match body {
-            Ok(body) => Incoming::Request(
-                Request {
-                    body,
-                    ..head.request
-                },
-                head.persistence,
-            ),
-            Err(refusal) => refusal,
-        }
+        Ok(head)
     }
 
-    async fn exact_body(&mut self, length: usize) -> Result<Bytes, Incoming> {
+    /// Reads the body that follows a head.
+    pub(crate) async fn read_body(&mut self, head: Head) -> Result<Request, Unread> {
+        let body = match head.body {
+            BodyLength::Exact(length) => self.exact_body(length).await?,
+            BodyLength::Chunked => self.chunked_body().await?,
+        };
+        Ok(Request {
+            body,
+            ..head.request
+        })
+    }
+
+    /// Reads the body that follows a head and keeps nothing of it.
+    pub(crate) async fn drain_body(&mut self, length: BodyLength) -> Result<(), Unread> {
+        let BodyLength::Exact(mut left) = length else {
+            return self.chunked_body().await.map(drop);
+        };
+        while left > 0 {
+            if self.inbound.is_empty() {
+                self.fill().await.map_err(|Gone| Unread::Closed)?;
+            }
+            let dropped = left.min(self.inbound.len());
+            self.inbound.advance(dropped);
+            left -= dropped;
+        }
+        Ok(())
+    }
+
+    async fn exact_body(&mut self, length: usize) -> Result<Bytes, Unread> {
         if length > BODY_MAX {
-            return Err(Incoming::Refused(413));
+            return Err(Unread::Refused(413));
         }
         self.inbound
             .reserve(length.saturating_sub(self.inbound.len()));
         while self.inbound.len() < length {
-            self.fill().await.map_err(|Gone| Incoming::Closed)?;
+            self.fill().await.map_err(|Gone| Unread::Closed)?;
         }
         Ok(self.inbound.split_to(length).freeze())
     }
 
-    async fn chunked_body(&mut self) -> Result<Bytes, Incoming> {
+    async fn chunked_body(&mut self) -> Result<Bytes, Unread> {
         let mut body = BytesMut::new();
         loop {
             let (line, size) = loop {
                 match httparse::parse_chunk_size(&self.inbound) {
                     Ok(httparse::Status::Complete((line, size))) => break (line, size),
                     Ok(httparse::Status::Partial) => {}
-                    Err(_) => return Err(Incoming::Refused(400)),
+                    Err(_) => return Err(Unread::Refused(400)),
                 }
-                self.fill().await.map_err(|Gone| Incoming::Closed)?;
+                self.fill().await.map_err(|Gone| Unread::Closed)?;
             };
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             if size > BODY_MAX - body.len() {
-                return Err(Incoming::Refused(413));
+                return Err(Unread::Refused(413));
             }
             // The line, the data and the CRLF after it. Trailers are not read: a trailer would
             // show as a malformed next request, and no client of ours sends one.
             while self.inbound.len() < line + size + 2 {
-                self.fill().await.map_err(|Gone| Incoming::Closed)?;
+                self.fill().await.map_err(|Gone| Unread::Closed)?;
             }
             self.inbound.advance(line);
             body.extend_from_slice(&self.inbound[..size]);
@@ -145,12 +165,58 @@ impl Connection {
         Ok(future.await)
     }
 
+    /// Waits for the future and reads nothing meanwhile; a client that closes is `Gone`.
+    ///
+    /// What the client sends stays in the socket, so a client with much to send is held up. One
+    /// that closes with such bytes unsent is not noticed: its FIN waits behind them.
+    pub(crate) async fn wait_unread<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Gone> {
+        tokio::select! {
+            biased;
+            output = future => Ok(output),
+            () = self.closed_unread() => Err(Gone),
+        }
+    }
+
+    /// Waits until the client leaves, and answers nothing.
+    async fn stick(&mut self) {
+        let mut swallowed = self.inbound.len();
+        while swallowed < SWALLOWED {
+            self.inbound.clear();
+            if self.fill().await.is_err() {
+                return;
+            }
+            swallowed += self.inbound.len();
+        }
+        self.closed_unread().await;
+    }
+
+    async fn closed_unread(&self) {
+        loop {
+            match self.stream.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => {}
+                Ok(_) | Err(_) => return,
+            }
+            // Forgets that there are bytes to read, or the next call would return at once; that
+            // the peer has closed is not forgotten. The error is the one given here.
+            let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            drop(self.stream.try_io(Interest::READABLE, would_block));
+        }
+    }
+
     /// Ends the connection the way the last answer asked for.
     pub(crate) async fn end(mut self, next: Next) {
         match next {
             // When the socket is already broken there is nothing left to reset or to close.
             Next::Reset => drop(reset(self.stream).await),
             Next::KeepAlive | Next::Close => drop(self.stream.shutdown().await),
+            Next::Stuck => {
+                // Whether the client left first or the time is over, the connection ends here.
+                let stuck = tokio::time::timeout(STUCK_MAX, self.stick());
+                stuck.await.unwrap_or_default();
+            }
         }
     }
 

@@ -118,7 +118,12 @@ pub(crate) async fn complete(simulator: &Simulator, model: &str) -> Reply {
 pub(crate) async fn exchange(simulator: &Simulator, target: &str, body: &str) -> Reply {
     let mut stream = connect(simulator.address()).await;
     send(&mut stream, target, body).await;
-    let (bytes, end) = read_to_end(&mut stream).await;
+    read_reply(&mut stream).await
+}
+
+/// Reads an answer whose connection ends after it.
+pub(crate) async fn read_reply(stream: &mut TcpStream) -> Reply {
+    let (bytes, end) = read_to_end(stream).await;
     let head = bytes
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
