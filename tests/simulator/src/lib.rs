@@ -140,8 +140,9 @@
 //! end. Past 3 MiB the body is not even read, so a client that leaves then is noticed late.
 //!
 //! Not simulated: multipart bodies, signed URLs, resumable uploads, image transforms, `download=`,
-//! the order of version 2 lists other than by name, and races, which the one store settles in the
-//! order of arrival; policies other than all or nothing; of PostgREST, other tables, embedding,
+//! the order of version 2 lists other than by name, and races but for one: whether a key is free is
+//! asked when an upload's head arrives, so of two at once that may only create both succeed;
+//! policies other than all or nothing; of PostgREST, other tables, embedding,
 //! `or`, `not`, `Range` headers, `PUT`, functions and strict preferences. The caches of a CDN are
 //! [`Fault::Stale`](supabase::Fault::Stale). What the gateway answers is known from documents
 //! alone.
@@ -154,7 +155,7 @@
 //! | no answer until it is cleared | `fault=hang` |
 //! | the version before the last overwrite | `fault=stale` |
 //! | taken now, carried out later | `fault=late` after 5 s, `fault=late:TIME`, `fault=late:release` |
-//! | what a late one is told | `answer=never`, or `answer=NAME` of an error |
+//! | what a late one is told | `answer=never`, `answer=reset`, or `answer=NAME` of an error |
 //! | which requests | `target=all`, or `storage`, `uploads`, `downloads`, `info`, `deletes`, `lists`, `moves`, `buckets`, `rest`; `key=TEXT` within path, query or the names in a body |
 //! | how many of them | `times=N`; without it until it is cleared |
 //!

@@ -61,25 +61,26 @@ pub(crate) async fn serve(
 ) -> Result<Next, Ended> {
     let call = Call::parse(&head.request.method, head.request.path());
     let (role, early) = look(shared, &call, &head);
-    let mut met = None;
+    let (mut met, mut refusal) = (None, None);
     if let Some(early) = early {
         let first = take(shared, &call, &head.request);
         if first.end.is_none() {
             return answer_early(shared, connection, &call, head, early, first).await;
         }
-        met = Some(first);
+        (met, refusal) = (Some(first), Some(early.answer));
     }
     let request = Arc::new(connection.read_body(head).await?);
     let _active = begin(shared, &call, &request);
     let met = met.unwrap_or_else(|| take(shared, &call, &request));
     play(shared, &met);
     connection.wait(pause(&met)).await?;
-    let role = match (role, &met.end) {
-        (Ok(role), _) => role,
-        // An error of the network comes before any key is looked at.
-        (Err(_), Some(End::Error(_) | End::Close | End::Reset)) => Role::Anon,
-        (Err(refusal), _) => return Ok(send(connection, &request, &refusal).await?),
-    };
+    // An error of the network comes before anything is looked at; a late write does not.
+    let on_the_way = matches!(met.end, Some(End::Error(_) | End::Close | End::Reset));
+    if let Some(refusal) = refusal
+        && !on_the_way
+    {
+        return Ok(send(connection, &request, &refusal).await?);
+    }
     let answer = match met.end {
         None => state::carry_out(shared, &request, &call, role, met.age),
         Some(End::Error(error)) => error.answer(call.service()),
@@ -89,6 +90,7 @@ pub(crate) async fn serve(
             hold(shared, plan, &request, &call, role, release);
             match answer {
                 LateAnswer::Error(error) => error.answer(call.service()),
+                LateAnswer::Reset => return Ok(Next::Reset),
                 LateAnswer::Never => connection.wait(std::future::pending()).await?,
             }
         }
@@ -97,24 +99,23 @@ pub(crate) async fn serve(
 }
 
 /// Finds who asks, and what the head alone is refused with.
-fn look(shared: &Shared, call: &Call, head: &Head) -> (Result<Role, Answer>, Option<Early>) {
+fn look(shared: &Shared, call: &Call, head: &Head) -> (Role, Option<Early>) {
+    if call.is_public() {
+        return (Role::Anon, None);
+    }
     let inner = shared.supabase.lock();
-    let role = if call.is_public() {
-        Ok(Role::Anon)
-    } else {
-        auth::role(&head.request, call.service(), inner.key.as_deref())
-    };
-    let early = match (&role, call) {
-        (Err(answer), _) => Some(Early {
-            answer: answer.clone(),
-            rest: Rest::Drain,
-        }),
-        (Ok(role), Call::Upload(place, mode)) => {
-            let buckets = &inner.buckets;
-            upload::refusal(buckets, place, *mode, &head.request, head.body, *role)
+    let role = match auth::role(&head.request, call.service(), inner.key.as_deref()) {
+        Ok(role) => role,
+        Err(answer) => {
+            let rest = Rest::Drain;
+            return (Role::Anon, Some(Early { answer, rest }));
         }
-        _ => None,
     };
+    let Call::Upload(place, mode) = call else {
+        return (role, None);
+    };
+    let buckets = &inner.buckets;
+    let early = upload::refusal(buckets, place, *mode, &head.request, head.body, role);
     (role, early)
 }
 

@@ -107,7 +107,8 @@ fn read_fault(options: &str) -> Result<(Matcher, Fault, Option<u64>), String> {
             "key" => key = Some(value.to_owned()),
             "times" => times = Some(value.parse().map_err(|_| mistake())?),
             "fault" => fault = Some((option, value)),
-            "answer" if value == "never" => {}
+            "answer" if value == "never" => answer = LateAnswer::Never,
+            "answer" if value == "reset" => answer = LateAnswer::Reset,
             "answer" => answer = LateAnswer::Error(value.parse().map_err(|_| mistake())?),
             _ => return Err(mistake()),
         }

@@ -41,6 +41,8 @@ pub enum LateAnswer {
     Never,
     /// An error, at once: most often [`Error::GatewayTimeout`].
     Error(Error),
+    /// Nothing: the connection is reset at once.
+    Reset,
 }
 
 /// When a late write is carried out.
@@ -49,6 +51,8 @@ pub enum Release {
     /// When the test says so.
     ByTest,
     /// So long after it was taken; the test may say so earlier.
+    ///
+    /// After no time at all only the answer is lost.
     After(Duration),
 }
 

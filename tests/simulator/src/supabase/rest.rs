@@ -50,6 +50,7 @@ fn respond(
         "PATCH" => {
             let changes = object(parse(request)?)?;
             let hidden = role == Role::Anon;
+            check_single(table, &query, &preferences, request)?;
             let rows = table.update(&changes, |row| !hidden && query.matches(row))?;
             let range = match rows.len() {
                 0 => "*/*".to_owned(),
@@ -59,6 +60,7 @@ fn respond(
         }
         "DELETE" => {
             let hidden = role == Role::Anon;
+            check_single(table, &query, &preferences, request)?;
             let rows = table.delete(|row| !hidden && query.matches(row));
             Ok(written(&query, &preferences, request, rows, "*/*")?)
         }
@@ -166,30 +168,48 @@ fn written(
     Ok((answer.header("Content-Range", range), count))
 }
 
+/// Refuses a change of other than the one row that the client asked for, before it is made.
+fn check_single(
+    table: &Table,
+    query: &Query,
+    preferences: &Preferences,
+    request: &Request,
+) -> Result<(), Answer> {
+    let count = table.rows().filter(|row| query.matches(row)).count();
+    let shown = preferences.returned == Return::Representation;
+    if shown && is_single(request) && count != 1 {
+        return Err(not_single(count));
+    }
+    Ok(())
+}
+
 /// Renders rows as an array, or as the one object that the client asked for.
-fn shaped(status: u16, mut rows: Vec<Value>, request: &Request) -> Result<Answer, Answer> {
-    let single = request
-        .header("accept")
-        .is_some_and(|accept| accept.contains(OBJECT));
-    if !single {
+fn shaped(status: u16, rows: Vec<Value>, request: &Request) -> Result<Answer, Answer> {
+    if !is_single(request) {
         return Ok(json_answer(status, &Value::Array(rows)));
     }
-    match (rows.pop(), rows.len()) {
-        (Some(row), 0) => {
+    match rows.as_slice() {
+        [row] => {
             let media_type = format!("{OBJECT}; charset=utf-8");
-            Ok(json_answer(status, &row).header("Content-Type", &media_type))
+            Ok(json_answer(status, row).header("Content-Type", &media_type))
         }
-        (last, more) => {
-            let count = more + usize::from(last.is_some());
-            Err(rest_with(
-                406,
-                "PGRST116",
-                "JSON object requested, multiple (or no) rows returned",
-                json!(format!("The result contains {count} rows")),
-                Value::Null,
-            ))
-        }
+        rows => Err(not_single(rows.len())),
     }
+}
+
+fn is_single(request: &Request) -> bool {
+    let accept = request.header("accept").unwrap_or_default();
+    accept.contains(OBJECT)
+}
+
+fn not_single(count: usize) -> Answer {
+    rest_with(
+        406,
+        "PGRST116",
+        "JSON object requested, multiple (or no) rows returned",
+        json!(format!("The result contains {count} rows")),
+        Value::Null,
+    )
 }
 
 fn parse(request: &Request) -> Result<Value, Answer> {

@@ -146,8 +146,8 @@ fn respond(
 ) -> Result<Answer, Answer> {
     let buckets = &mut inner.buckets;
     match call {
-        Call::Upload(place, mode) => {
-            let answer = upload::upload(buckets, place, *mode, request, role)?;
+        Call::Upload(place, _) => {
+            let answer = upload::upload(buckets, place, request)?;
             delta.uploads = 1;
             delta.bytes = request.body.len() as u64;
             inner.counts.upload(place, delta.bytes);

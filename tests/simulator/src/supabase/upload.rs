@@ -53,7 +53,7 @@ pub(crate) fn refusal(
         answer,
         rest: Rest::Drain,
     };
-    if let Err(answer) = check_form(buckets, place, request, Some(length)) {
+    if let Err(answer) = check_form(buckets, place, request, length) {
         return Some(drained(answer));
     }
     let answer = check_right(buckets, place, mode, request, role).err()?;
@@ -70,11 +70,11 @@ fn check_form(
     buckets: &Buckets,
     place: &Place,
     request: &Request,
-    length: Option<BodyLength>,
+    length: BodyLength,
 ) -> Result<(), Answer> {
     let bucket = buckets.get(&place.bucket).ok_or_else(no_such_bucket)?;
     // A chunked body has no length to compare: no limit is applied to it.
-    if let Some(BodyLength::Exact(length)) = length {
+    if let BodyLength::Exact(length) = length {
         let limit = bucket.limit.unwrap_or(STANDARD_LIMIT).min(STANDARD_LIMIT);
         if length as u64 > limit {
             return Err(too_large());
@@ -123,20 +123,20 @@ fn check_right(
     Ok(())
 }
 
-/// Carries out an upload whose body was read.
+/// Carries out an upload that its head did not refuse, and whose body was read.
+///
+/// That the key was free is not asked again: of two uploads at once that may only create, both
+/// succeed and the last one stands.
 pub(crate) fn upload(
     buckets: &mut Buckets,
     place: &Place,
-    mode: Mode,
     request: &Request,
-    role: Role,
 ) -> Result<Answer, Answer> {
     let length = match request.header("transfer-encoding") {
         Some(_) => BodyLength::Chunked,
         None => BodyLength::Exact(request.body.len()),
     };
-    check_form(buckets, place, request, Some(length))?;
-    check_right(buckets, place, mode, request, role)?;
+    check_form(buckets, place, request, length)?;
     let bucket = buckets.get_mut(&place.bucket).ok_or_else(no_such_bucket)?;
     check_path(place)?;
     let version = Version::new(

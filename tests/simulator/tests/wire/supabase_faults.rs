@@ -255,6 +255,47 @@ async fn a_late_write_lands_by_itself_after_its_time_and_never_once_forgotten() 
 }
 
 #[tokio::test]
+async fn an_answer_can_be_lost_after_the_write() {
+    let simulator = start();
+    let lost = Fault::Late(LateAnswer::Reset, Release::After(Duration::ZERO));
+    simulator.supabase().fail_times(1, Target::Uploads, lost);
+    let mut socket = begin_put(&simulator, "a", "1").await;
+    let reply = read_reply(&mut socket).await;
+    assert_eq!((reply.head.as_str(), reply.end), ("", End::Reset));
+    changes(&simulator, 1).await;
+    assert_eq!(get(&simulator, "a").await.raw, b"1");
+}
+
+#[tokio::test]
+async fn a_late_write_that_is_refused_is_told_so_at_once() {
+    let simulator = start();
+    put(&simulator, "a", "1").await;
+    let late = simulator.supabase().fail(Target::Uploads, Fault::late());
+    let target = "/storage/v1/object/chats/a";
+    let refused = ask(&simulator, "POST", target, &[], b"2").await;
+    assert_eq!(refused.json()["code"], "KeyAlreadyExists");
+    assert_eq!(late.release(), 0);
+}
+
+#[tokio::test]
+async fn of_two_uploads_at_once_that_may_only_create_both_succeed() {
+    let simulator = start();
+    let gate = simulator.gate();
+    let hold = Fault::Hold(gate.clone());
+    let held = simulator.supabase().fail(Target::Uploads, hold);
+    let target = "/storage/v1/object/chats/a";
+    let upload = async |body: &'static [u8]| ask(&simulator, "POST", target, &[], body).await;
+    let opened = async {
+        held.reached(2, DEADLINE).await.unwrap();
+        gate.open();
+    };
+    let (one, other, ()) = tokio::join!(upload(b"1"), upload(b"2"), opened);
+    assert_eq!((one.status(), other.status()), (200, 200));
+    assert_eq!(one.json()["Id"], other.json()["Id"]);
+    assert_eq!(upload(b"3").await.json()["code"], "KeyAlreadyExists");
+}
+
+#[tokio::test]
 async fn faults_add_up_in_the_order_they_were_planned() {
     let simulator = start();
     let supabase = simulator.supabase();
