@@ -132,11 +132,16 @@ impl Application {
         let metrics = Metrics::register(&mut registry);
         let data_dir = DataDir::lock(&config.storage.data_dir)?;
         let log = Arc::new(open_log(&data_dir, tuning.log.clone(), &metrics)?);
-        let recovery = recover(&log).await?;
+        let json_files = JsonSource {
+            directory: data_dir.conversations(),
+            log: log.clone(),
+        };
+        let recovery = recover(&log, Some(&json_files)).await?;
         if recovery.turns_interrupted > 0 {
             tracing::warn!(
                 turns = recovery.turns_interrupted,
                 replies_kept = recovery.replies_kept,
+                found = recovery.turns_found,
                 "ended the turns that the last run left open"
             );
         }
@@ -151,10 +156,7 @@ impl Application {
             stall_deadline: config.conversations.stall_deadline,
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
-            json_files: Some(JsonSource {
-                directory: data_dir.conversations(),
-                log: log.clone(),
-            }),
+            json_files: Some(json_files),
             failpoints: tuning.failpoints,
         };
         let engine = Engine::start(

@@ -207,7 +207,7 @@ fn open(criterion: &mut Criterion) {
     drop(log);
     let started = Instant::now();
     let log = SqliteLog::open(&dir, SqliteOptions::default()).expect("a log");
-    let recovered = runtime.block_on(recover(&log)).expect("a recovery");
+    let recovered = runtime.block_on(recover(&log, None)).expect("a recovery");
     println!(
         "{CONVERSATIONS} conversations: first open {:?}, {recovered:?}",
         started.elapsed()
@@ -218,7 +218,7 @@ fn open(criterion: &mut Criterion) {
     group.bench_function("100000", |bencher| {
         bencher.iter(|| {
             let log = SqliteLog::open(&dir, SqliteOptions::default()).expect("a log");
-            black_box(runtime.block_on(recover(&log)).expect("a recovery"));
+            black_box(runtime.block_on(recover(&log, None)).expect("a recovery"));
         });
     });
     let log = SqliteLog::open(&dir, SqliteOptions::default()).expect("a log");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     conversation::message::{Content, Draft, Role, Stamp, StoredMessage},
-    id::{ConversationId, MessageId},
+    id::{ConversationId, MessageId, TurnId},
     json_text::JsonText,
     log::entry::{Begun, Entry, EntryHead},
     mirror::imported::{ImportedDocument, ImportedMessage, imported_message_id},
@@ -33,13 +33,8 @@ pub(crate) fn entry_of(
         .created_at
         .or(first_message)
         .unwrap_or_else(Timestamp::now);
-    let mut last = at;
-    let mut messages = Vec::with_capacity(document.messages.len());
-    for (index, message) in document.messages.iter().enumerate() {
-        // A message without a time stands where it stands.
-        last = message.timestamp.unwrap_or(last);
-        messages.push(stored(id, index, message, last)?.fragment().clone());
-    }
+    let messages = messages_of(id, document, at)?;
+    let last = messages.last().map_or(at, StoredMessage::timestamp);
     Ok(Entry {
         head: EntryHead::Begun(Begun {
             at,
@@ -49,8 +44,28 @@ pub(crate) fn entry_of(
             imported_updated_at: Some(document.updated_at.unwrap_or(last)),
             unverified: false,
         }),
-        messages,
+        messages: messages
+            .iter()
+            .map(StoredMessage::fragment)
+            .cloned()
+            .collect(),
     })
+}
+
+/// The messages of a document; those before the first one with a time get `at`.
+pub(crate) fn messages_of(
+    id: &ConversationId,
+    document: &ImportedDocument,
+    at: Timestamp,
+) -> Result<Vec<StoredMessage>, UnknownRole> {
+    let mut last = at;
+    let mut messages = Vec::with_capacity(document.messages.len());
+    for (index, message) in document.messages.iter().enumerate() {
+        // A message without a time stands where it stands.
+        last = message.timestamp.unwrap_or(last);
+        messages.push(stored(id, index, message, last)?);
+    }
+    Ok(messages)
 }
 
 fn stored(
@@ -89,10 +104,11 @@ fn stored(
     let (model, finish_reason) = (text("model"), text("finish_reason"));
     // Our own documents name their messages; the ancestor's do not.
     let own_id = text("id").and_then(|id| id.parse().ok()).map(MessageId);
+    let turn = text("turn_id").and_then(|id| id.parse().ok()).map(TurnId);
     let stamp = Stamp {
         timestamp,
         id: own_id.unwrap_or_else(|| imported_message_id(id, index, message)),
-        turn: None,
+        turn,
         model: model.as_deref(),
         finish_reason: finish_reason.as_deref(),
     };

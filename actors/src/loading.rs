@@ -5,16 +5,22 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::time::timeout;
 
 use crate::{
-    conversation::document::{Document, Folded},
+    adopting::{self, Offer},
+    conversation::{
+        document::{Document, Folded},
+        message::StoredMessage,
+    },
     error::EngineError,
     id::ConversationId,
     importing,
     limits::LOAD_DEADLINE,
     log::{Append, Log, LogError, Partial, entry::Entry, sqlite::SqliteLog},
     mirror::{
+        Revision,
         imported::ImportedDocument,
         json_files::{self, ReadError},
     },
+    time::Timestamp,
 };
 
 /// JSON documents to import from on first use.
@@ -58,7 +64,10 @@ impl Loader {
     async fn find(&self, id: &ConversationId) -> Result<Found, EngineError> {
         if let Some(loaded) = self.log.load(id.clone()).await.map_err(unreadable)? {
             let partials = loaded.partials;
-            let history = fold(loaded.first_seq, loaded.entries).await?;
+            let mut history = fold(loaded.first_seq, loaded.entries).await?;
+            if let (Some(files), Folded::Here(document)) = (&self.json_files, &mut history) {
+                self.catch_up(id, document, files).await?;
+            }
             return Ok(Found { history, partials });
         }
         let history = match self.read_json_file(id).await? {
@@ -69,6 +78,31 @@ impl Loader {
             history,
             partials: Vec::new(),
         })
+    }
+
+    /// Appends what a copy of ours shows more than the log does: the log has lost its end.
+    async fn catch_up(
+        &self,
+        id: &ConversationId,
+        document: &mut Document,
+        files: &JsonSource,
+    ) -> Result<(), EngineError> {
+        let Some(entries) = ahead(id, document, files).await else {
+            return Ok(());
+        };
+        let append = Append {
+            id: id.clone(),
+            expected_seq: document.seq(),
+            entries: entries.clone(),
+        };
+        self.log.append(append).await.map_err(|error| {
+            tracing::error!(conversation = %id, %error, "the lost end of a conversation cannot be logged");
+            EngineError::StorageUnavailable
+        })?;
+        for entry in &entries {
+            document.apply(entry).map_err(|error| unusable(&error))?;
+        }
+        Ok(())
     }
 
     async fn read_json_file(
@@ -130,6 +164,59 @@ impl Loader {
             }
         }
         Ok(history)
+    }
+}
+
+/// The entries that a JSON file of ours has and the log does not, if it is ahead of the log.
+///
+/// One that cannot be read is no reason not to read the log: the mirror reports it.
+pub(crate) async fn ahead(
+    id: &ConversationId,
+    document: &Document,
+    files: &JsonSource,
+) -> Option<Vec<Entry>> {
+    let row = files.log.mirror_row(json_files::MIRROR, id.clone()).await;
+    let row = row.ok().flatten()?;
+    let (directory, wanted) = (files.directory.clone(), id.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        json_files::read_strange(&directory, &wanted, [row.written, row.intended])
+    });
+    let copy = read.await.ok()??;
+    let expected = Revision {
+        log: files.log.log_id(),
+        incarnation: document.incarnation(),
+        seq: document.seq(),
+    };
+    let ours = copy.revision.is_some_and(|it| {
+        it.log == expected.log && it.incarnation == expected.incarnation && it.seq > expected.seq
+    });
+    if !ours {
+        return None;
+    }
+    match adopting::offer(id, document, &copy, Timestamp::now()) {
+        Ok(Offer::Entries(entries)) => {
+            let messages: usize = entries.iter().map(|(_, messages)| messages.len()).sum();
+            tracing::warn!(conversation = %id, messages, "the log had lost the end of a conversation; it is taken from its JSON file");
+            Some(
+                entries
+                    .into_iter()
+                    .map(|(head, messages)| Entry {
+                        head,
+                        messages: messages
+                            .iter()
+                            .map(StoredMessage::fragment)
+                            .cloned()
+                            .collect(),
+                    })
+                    .collect(),
+            )
+        }
+        // The mirror sets such a file aside before it writes its own.
+        Ok(Offer::Nothing | Offer::Parted) => None,
+        Err(error) => {
+            tracing::warn!(conversation = %id, %error, "a JSON file that is ahead of the log cannot be used");
+            None
+        }
     }
 }
 

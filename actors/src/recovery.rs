@@ -3,10 +3,15 @@
 use futures::future::join_all;
 
 use crate::{
-    conversation::message::StoredMessage,
+    conversation::{
+        document::{Document, Folded},
+        message::StoredMessage,
+    },
+    id::ConversationId,
+    loading::{self, JsonSource},
     log::{
         Append, AppendError, Log as _, LogError,
-        entry::Entry,
+        entry::{Entry, EntryHead},
         sqlite::{OpenTurn, SqliteLog},
     },
     time::Timestamp,
@@ -20,7 +25,9 @@ const TURNS_PER_ROUND: u32 = 512;
 pub struct Recovery {
     /// Turns that had no end and got one.
     pub turns_interrupted: u64,
-    /// Those of them whose reply had text that is kept.
+    /// Turns whose end the log had lost and a JSON file had.
+    pub turns_found: u64,
+    /// Those interrupted whose reply had text that is kept.
     pub replies_kept: u64,
 }
 
@@ -39,8 +46,21 @@ pub enum RecoveryError {
 /// far as it was checkpointed. Costs the open turns, not the histories.
 ///
 /// To be awaited before anything else appends. What was ended stays ended if this fails.
-pub async fn recover(log: &SqliteLog) -> Result<Recovery, RecoveryError> {
+///
+/// Where a JSON file of ours is ahead of the log, the log has lost its end: it is appended first,
+/// and the turns that it ends need no other end.
+pub async fn recover(
+    log: &SqliteLog,
+    files: Option<&JsonSource>,
+) -> Result<Recovery, RecoveryError> {
     let mut recovery = Recovery::default();
+    if let Some(files) = files {
+        let mut open = log.open_turns(TURNS_PER_ROUND).await?;
+        open.dedup_by(|one, other| one.id == other.id);
+        for OpenTurn { id, .. } in open {
+            recovery.turns_found += catch_up(log, id, files).await?;
+        }
+    }
     loop {
         let open = log.open_turns(TURNS_PER_ROUND).await?;
         if open.is_empty() {
@@ -54,6 +74,34 @@ pub async fn recover(log: &SqliteLog) -> Result<Recovery, RecoveryError> {
             recovery.turns_interrupted += 1;
         }
     }
+}
+
+/// Appends what a conversation's JSON file has more; tells how many turns that ended.
+async fn catch_up(
+    log: &SqliteLog,
+    id: ConversationId,
+    files: &JsonSource,
+) -> Result<u64, RecoveryError> {
+    let Some(loaded) = log.load(id.clone()).await? else {
+        return Ok(0);
+    };
+    // A history that cannot be put together is told to whoever asks for it.
+    let Ok(Folded::Here(document)) = Document::fold(loaded.first_seq, &loaded.entries) else {
+        return Ok(0);
+    };
+    let Some(entries) = loading::ahead(&id, &document, files).await else {
+        return Ok(0);
+    };
+    let ends = |entry: &&Entry| matches!(entry.head, EntryHead::TurnEnded(_));
+    let found = entries.iter().filter(ends).count() as u64;
+    let expected_seq = document.seq();
+    log.append(Append {
+        id,
+        expected_seq,
+        entries,
+    })
+    .await?;
+    Ok(found)
 }
 
 /// One append for each turn, in order, each expecting the one before it.

@@ -357,6 +357,17 @@ impl Document {
         self.turns.iter().all(|turn| turn.messages.is_empty())
     }
 
+    /// When it began.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// All messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &StoredMessage> {
+        self.turns.iter().flat_map(|turn| &turn.messages)
+    }
+
     /// Entries folded so far.
     #[must_use]
     pub fn seq(&self) -> u64 {

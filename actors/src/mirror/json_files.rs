@@ -30,7 +30,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use read::{DOCUMENT_BYTES_MAX, ReadError, read};
+pub use read::{DOCUMENT_BYTES_MAX, ReadError, read, read_strange};
 
 /// Name under which the log keeps this mirror's progress.
 pub const MIRROR: &str = "json";
@@ -272,6 +272,10 @@ impl JsonFiles {
                         set_aside += 1;
                         tracing::warn!(conversation = %id, kept = %kept.display(), "a document was edited by another hand; it is set aside");
                     }
+                }
+                Outcome::Removed { seq } => {
+                    written += 1;
+                    self.schedule.written(now, &id, seq, 0);
                 }
                 Outcome::Gone => self.schedule.gone(&id),
                 Outcome::Postponed => self.schedule.postponed(now, &id),

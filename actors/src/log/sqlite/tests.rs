@@ -328,7 +328,9 @@ fn a_kill_at_any_moment_leaves_what_was_acknowledged() {
             let (_copy, after) = copy(&temp, &dir);
             assert_eq!(entries(&after, "a").len() as u64, number + 1);
             assert_eq!(
-                wait("recovery", recover(&after)).unwrap().turns_interrupted,
+                wait("recovery", recover(&after, None))
+                    .unwrap()
+                    .turns_interrupted,
                 number
             );
             for answer in wait("others", futures::future::join_all(under_way)) {
@@ -388,7 +390,7 @@ fn recovery_ends_open_turns_once_and_in_order() {
         wait("append", log.append(many)).unwrap();
     }
     let (_copy, after) = copy(&temp, &dir);
-    let recovery = wait("recovery", recover(&after)).unwrap();
+    let recovery = wait("recovery", recover(&after, None)).unwrap();
     assert_eq!(recovery.turns_interrupted, 703);
     let ends: Vec<_> = entries(&after, "a")[4..]
         .iter()
@@ -401,7 +403,7 @@ fn recovery_ends_open_turns_once_and_in_order() {
     assert_eq!(entries(&after, "b").len(), 3);
     assert_eq!(entries(&after, "many699").len(), 3);
     assert_eq!(
-        wait("recovery", recover(&after)).unwrap(),
+        wait("recovery", recover(&after, None)).unwrap(),
         Recovery::default()
     );
     let late = wait(
@@ -545,7 +547,9 @@ fn an_unknown_commit_stops_the_log() {
         assert!(matches!(load(&log, "a"), Err(LogError::Unavailable(_))));
         drop(log);
         let log = SqliteLog::open(&dir, SqliteOptions::default()).unwrap();
-        let recovered = wait("recovery", recover(&log)).unwrap().turns_interrupted;
+        let recovered = wait("recovery", recover(&log, None))
+            .unwrap()
+            .turns_interrupted;
         assert_eq!(recovered, u64::from(committed));
         assert_eq!(entries(&log, "a").len(), if committed { 3 } else { 1 });
     }
@@ -770,7 +774,7 @@ fn text_under_way_is_found_until_its_turn_ends() {
     assert_eq!(partials, [whole]);
     // Of a crash here the reply is left, as far as it came.
     let (_copy, after) = copy(&temp, &dir);
-    let recovery = wait("recovery", recover(&after)).unwrap();
+    let recovery = wait("recovery", recover(&after, None)).unwrap();
     assert_eq!((recovery.turns_interrupted, recovery.replies_kept), (1, 1));
     let end = entries(&after, "a").pop().unwrap();
     let reply: serde_json::Value = serde_json::from_str(&end.messages[0]).unwrap();

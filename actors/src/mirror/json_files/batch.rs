@@ -37,6 +37,8 @@ pub(super) enum Outcome {
         size: u64,
         set_aside: Option<PathBuf>,
     },
+    /// The conversation was deleted, and so are its files.
+    Removed { seq: u64 },
     /// The log has no such conversation.
     Gone,
     /// The round was full.
@@ -50,6 +52,7 @@ pub(super) enum Outcome {
 /// Why a document is not ready to be written.
 enum NotReady {
     Gone,
+    Deleted { incarnation: u64, seq: u64 },
     Damaged(String),
     Failed(Arc<str>),
 }
@@ -75,6 +78,7 @@ impl Tools {
     pub(super) async fn write(self, ids: Vec<ConversationId>) -> Vec<(ConversationId, Outcome)> {
         let mut outcomes = Vec::with_capacity(ids.len());
         let mut staged = Vec::with_capacity(ids.len());
+        let mut removed = Vec::new();
         let mut bytes = 0;
         for id in ids {
             if bytes >= BATCH_BYTES {
@@ -89,17 +93,65 @@ impl Tools {
                         Err(reason) => outcomes.push((id, Outcome::Failed(reason))),
                     }
                 }
+                Err(NotReady::Deleted { incarnation, seq }) => {
+                    removed.push(progress(
+                        &id,
+                        incarnation,
+                        Step::Removed { seq, look: None },
+                    ));
+                }
                 Err(NotReady::Gone) => outcomes.push((id, Outcome::Gone)),
                 Err(NotReady::Damaged(reason)) => outcomes.push((id, Outcome::Damaged(reason))),
                 Err(NotReady::Failed(reason)) => outcomes.push((id, Outcome::Failed(reason))),
             }
         }
         self.put_in_place(staged, &mut outcomes).await;
+        self.note_removed(removed, &mut outcomes).await;
         outcomes
+    }
+
+    /// Records that the files of deleted conversations are gone, once that is durable.
+    async fn note_removed(
+        &self,
+        removed: Vec<Progress>,
+        outcomes: &mut Vec<(ConversationId, Outcome)>,
+    ) {
+        if removed.is_empty() {
+            return;
+        }
+        let dir = self.dir.clone();
+        let synced = spawn_blocking(move || files::sync_directory(&dir)).await;
+        let noted = match synced {
+            Ok(Ok(())) => {
+                let noted = self.log.record_progress(MIRROR, removed.clone()).await;
+                noted.map_err(|error| Arc::from(error.to_string()))
+            }
+            Ok(Err(error)) => Err(Arc::from(error.to_string())),
+            Err(panic) => Err(Arc::from(panic.to_string())),
+        };
+        outcomes.extend(removed.into_iter().map(|Progress { id, step, .. }| {
+            let outcome = match (&noted, step) {
+                (Ok(()), Step::Removed { seq, .. }) => Outcome::Removed { seq },
+                (Ok(()), _) => Outcome::Gone,
+                (Err(reason), _) => Outcome::Failed(Arc::clone(reason)),
+            };
+            (id, outcome)
+        }));
     }
 
     async fn document(&self, id: &ConversationId) -> Result<Document, NotReady> {
         let row = self.log.mirror_row(MIRROR, id.clone()).await?;
+        if let Some(row) = row.as_ref().filter(|row| row.owes_removal()) {
+            let (dir, removed) = (self.dir.clone(), id.clone());
+            spawn_blocking(move || files::remove_all(&dir, &removed))
+                .await
+                .map_err(|panic| NotReady::Failed(Arc::from(panic.to_string())))?
+                .map_err(|error| NotReady::Failed(Arc::from(error.to_string())))?;
+            if row.is_deleted() {
+                let (incarnation, seq) = (row.incarnation, row.seq);
+                return Err(NotReady::Deleted { incarnation, seq });
+            }
+        }
         let loaded = self.log.load(id.clone()).await?;
         let (Some(row), Some(loaded)) = (row, loaded) else {
             return Err(NotReady::Gone);

@@ -8,6 +8,8 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use uuid::Uuid;
+
 use crate::{id::ConversationId, log::sqlite::FileStamp, time::Timestamp};
 
 /// Ending of a file that is not in place yet.
@@ -123,6 +125,26 @@ fn set_aside(dir: &Path, id: &ConversationId, path: &Path) -> io::Result<PathBuf
     });
     fs::rename(path, &kept)?;
     Ok(kept)
+}
+
+/// Removes every file of a conversation: the document, temporaries, and what was set aside.
+///
+/// No id holds a dot, so what begins with the id and a dot is its own. The FastAPI service named the
+/// file of a UUID as its client spelled it.
+pub(super) fn remove_all(dir: &Path, id: &ConversationId) -> io::Result<()> {
+    let is_uuid = Uuid::try_parse(id.as_str()).is_ok();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.split_once('.').is_some_and(|(stem, _)| {
+            stem == id.as_str() || (is_uuid && stem.eq_ignore_ascii_case(id.as_str()))
+        });
+        if ours {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a crash left half-written. Nobody else writes here: the directory is locked.

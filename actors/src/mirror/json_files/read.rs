@@ -63,6 +63,25 @@ pub fn read(dir: &Path, id: &ConversationId) -> Result<Option<ImportedDocument>,
     }
 }
 
+/// Reads a document whose file is none of those that the mirror knows to have written, if it can be
+/// read. Blocks.
+///
+/// For a conversation that the log has: to find what the log has lost.
+#[must_use]
+pub fn read_strange(
+    dir: &Path,
+    id: &ConversationId,
+    known: [Option<FileStamp>; 2],
+) -> Option<ImportedDocument> {
+    let path = dir.join(format!("{id}.json"));
+    let metadata = fs::symlink_metadata(&path).ok()?;
+    if known.contains(&Some(stamp(&metadata))) || metadata.len() > DOCUMENT_BYTES_MAX {
+        return None;
+    }
+    let bytes = fs::read(&path).ok()?;
+    ImportedDocument::parse(id, &bytes).ok()
+}
+
 fn unreadable(dir: &Path, id: &ConversationId) -> PathBuf {
     dir.join(format!("{id}.unreadable.json"))
 }

@@ -10,7 +10,7 @@ use crate::{
     log::{
         Append, Loaded, Log as _,
         data_dir::DataDir,
-        entry::{Begun, Entry, EntryHead, TurnAccepted},
+        entry::{Begun, Deleted, Entry, EntryHead, TurnAccepted},
         sqlite::SqliteOptions,
     },
     mirror::{RenderError, Rendered},
@@ -35,7 +35,11 @@ impl Render for Messages {
         if id.as_str() == "damaged" {
             return Err(RenderError("it is named so".to_owned()));
         }
-        let EntryHead::Begun(begun) = &loaded.entries[0].head else {
+        let begun = loaded.entries.iter().find_map(|entry| match &entry.head {
+            EntryHead::Begun(begun) => Some(begun),
+            _ => None,
+        });
+        let Some(begun) = begun else {
             return Err(RenderError("no begin".to_owned()));
         };
         let mut json = vec![Arc::from(format!("{{\"id\":\"{id}\",\"messages\":["))];
@@ -53,7 +57,7 @@ impl Render for Messages {
         json.push(Arc::from("]}"));
         Ok(Rendered {
             incarnation: begun.incarnation,
-            seq: loaded.entries.len() as u64,
+            seq: loaded.first_seq + loaded.entries.len() as u64 - 1,
             json,
         })
     }
@@ -410,4 +414,68 @@ fn the_ancestor_named_files_as_clients_spelled_ids() {
     .unwrap();
     let found = read(temp.path(), &id(&uuid)).unwrap().unwrap();
     assert_eq!(found.file, None);
+}
+
+#[test]
+fn a_deletion_takes_every_file_of_its_conversation_and_no_other() {
+    in_a_system(async {
+        let bench = Bench::new();
+        let uuid = "0197f3f6-6d0a-7cc0-8a53-aaaaaaaaaaaa";
+        for name in [uuid, "ab"] {
+            bench.begin(name).await;
+            bench.say(name, 1, "secret").await;
+        }
+        let mut running = bench.run(Duration::ZERO);
+        until(&mut running, "both documents", |state| state.written == 2).await;
+        let upper = uuid.to_ascii_uppercase();
+        for name in [
+            format!("{uuid}.edited-2026.json"),
+            format!("{uuid}.unreadable.json"),
+            format!("{upper}.json"),
+            "a.json".to_owned(),
+            "ab-1.json".to_owned(),
+        ] {
+            fs::write(bench.path(&name), "secret").unwrap();
+        }
+        let deletion = EntryHead::Deleted(Deleted {
+            at: Timestamp::now(),
+            incarnation: 8,
+        });
+        bench.append(uuid, 2, deletion, vec![]).await;
+        let changed = Changed {
+            id: id(uuid),
+            seq: 3,
+            bytes: 0,
+        };
+        running.address.try_send(changed).unwrap();
+        until(&mut running, "the removal", |state| state.backlog == 0).await;
+        let mut left: Vec<_> = fs::read_dir(bench.dir.conversations())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["a.json", "ab-1.json", "ab.json"]);
+        let row = bench.log.mirror_row(MIRROR, id(uuid)).await.unwrap();
+        assert!(!row.unwrap().owes_removal());
+        // A new life of the id is written like any other.
+        bench
+            .append(
+                uuid,
+                3,
+                EntryHead::Begun(Begun {
+                    at: Timestamp::now(),
+                    incarnation: 9,
+                    user_id: None,
+                    character_id: None,
+                    imported_updated_at: None,
+                    unverified: false,
+                }),
+                vec![],
+            )
+            .await;
+        bench.say(uuid, 4, "hello").await;
+        flush(&running).await;
+        assert_eq!(bench.texts(uuid), ["hello"]);
+        running.stop();
+    });
 }
