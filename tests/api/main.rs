@@ -20,5 +20,6 @@ mod observability;
 mod process;
 mod resilience;
 mod stream;
+mod supabase;
 mod turns;
 mod websocket;

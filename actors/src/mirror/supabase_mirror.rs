@@ -308,8 +308,8 @@ impl SupabaseMirror {
                     refused.reread = true;
                 }
                 self.refused.retain(|_, refused| match refused.why {
-                    Refusal::TooLarge { bytes } => limit.is_some_and(|limit| limit < bytes),
-                    Refusal::Name => true,
+                    Refusal::OverLimit { bytes } => limit.is_some_and(|limit| limit < bytes),
+                    Refusal::TooLarge | Refusal::Name => true,
                 });
                 self.bucket = Some(bucket);
                 if !self.door.is_doubtful() {
@@ -567,19 +567,17 @@ impl SupabaseMirror {
 
     fn report(&self, change: impl FnOnce(&mut SupabaseState)) {
         let backlog = self.schedule.backlog();
-        let refused = |wanted: fn(&Refusal) -> bool| {
-            self.refused
-                .values()
-                .filter(|refused| wanted(&refused.why))
-                .count()
-        };
-        let too_large = refused(|why| matches!(why, Refusal::TooLarge { .. }));
+        let names = self
+            .refused
+            .values()
+            .filter(|refused| refused.why == Refusal::Name)
+            .count();
         self.state.send_modify(|state| {
             state.backlog = backlog.saturating_sub(self.standings.removed());
             state.unconfirmed = self.standings.unconfirmed_count();
             state.deletions = self.standings.deletions();
-            state.too_large = too_large;
-            state.refused_names = self.refused.len() - too_large;
+            state.too_large = self.refused.len() - names;
+            state.refused_names = names;
             state.rows_backlog = self.rows.dirty();
             state.rows_trouble = self.rows.trouble();
             if state.backlog == 0 {

@@ -83,11 +83,13 @@ pub(super) struct Memory {
 /// Why a document is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is larger than the server allows.
-    TooLarge {
+    /// It is larger than the bucket's limit, and was not sent.
+    OverLimit {
         /// Its size.
         bytes: u64,
     },
+    /// The server found it too large. Its own limit is told nowhere.
+    TooLarge,
     /// The server takes no object of its name.
     Name,
 }
@@ -290,7 +292,7 @@ impl Work {
         let seq = rendered.seq;
         let bytes = rendered.bytes() as u64;
         if self.bytes_max.is_some_and(|most| bytes > most) {
-            let why = Refusal::TooLarge { bytes };
+            let why = Refusal::OverLimit { bytes };
             return Ok(Some(Outcome::Refused { seq, why }));
         }
         if let Some(again) = again {
@@ -348,7 +350,7 @@ impl Work {
             Ok(()) => {}
             Err(error) => {
                 let why = match error.kind {
-                    Kind::TooLarge => Refusal::TooLarge { bytes },
+                    Kind::TooLarge => Refusal::TooLarge,
                     Kind::RejectedName => Refusal::Name,
                     _ => return Err(error.into()),
                 };
