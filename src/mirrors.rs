@@ -6,11 +6,12 @@ use actix::Recipient;
 use idol_actors::{
     log::sqlite::SqliteLog,
     mirror::{
-        Adopter, Changed, Flush,
+        Adopter, Changed, Flush, RemoteDocuments,
         json_files::{JsonFiles, JsonFilesOptions, MirrorState, Running as Files},
         supabase::{Deadlines, SupabaseClient, SupabaseConfig, SupabaseConfigError},
         supabase_mirror::{
-            Running as Supabase, SupabaseMirror, SupabaseOptions, SupabaseState, Waits,
+            Running as Supabase, SupabaseDocuments, SupabaseMirror, SupabaseOptions, SupabaseState,
+            Waits,
         },
     },
     rendering::DocumentRenderer,
@@ -27,6 +28,7 @@ mod metrics;
 pub struct Mirrors {
     files: Files,
     supabase: Option<Supabase>,
+    documents: Option<SupabaseDocuments>,
 }
 
 impl Mirrors {
@@ -37,7 +39,9 @@ impl Mirrors {
         directory: PathBuf,
         log: &Arc<SqliteLog>,
     ) -> Result<Self, SupabaseConfigError> {
-        let supabase = start_supabase(config, tuning, log)?;
+        let client = supabase_client(config)?;
+        let documents = client.clone().map(SupabaseDocuments::new);
+        let supabase = client.map(|client| start_supabase(config, tuning, log, client));
         let files = JsonFiles::run(
             log.clone(),
             Arc::new(DocumentRenderer { log: log.log_id() }),
@@ -46,7 +50,11 @@ impl Mirrors {
                 idle: config.storage.mirror_idle,
             },
         );
-        Ok(Self { files, supabase })
+        Ok(Self {
+            files,
+            supabase,
+            documents,
+        })
     }
 
     /// Where each is told what changes.
@@ -65,6 +73,13 @@ impl Mirrors {
         if let Some(supabase) = &self.supabase {
             supabase.connect(adopter.clone());
         }
+    }
+
+    /// Where documents may be that the log does not have.
+    #[must_use]
+    pub fn documents(&self) -> Option<Arc<dyn RemoteDocuments>> {
+        let documents = self.documents.clone()?;
+        Some(Arc::new(documents))
     }
 
     /// What they are at, as metrics.
@@ -115,12 +130,8 @@ impl Mirrors {
     }
 }
 
-/// Starts the copy in Supabase, if one is wanted.
-fn start_supabase(
-    config: &Config,
-    tuning: &Tuning,
-    log: &Arc<SqliteLog>,
-) -> Result<Option<Supabase>, SupabaseConfigError> {
+/// The client of the project, if one is configured.
+fn supabase_client(config: &Config) -> Result<Option<SupabaseClient>, SupabaseConfigError> {
     let Some(supabase) = &config.supabase else {
         return Ok(None);
     };
@@ -133,15 +144,25 @@ fn start_supabase(
             request: supabase.timeout,
         },
     })?;
+    Ok(Some(client))
+}
+
+fn start_supabase(
+    config: &Config,
+    tuning: &Tuning,
+    log: &Arc<SqliteLog>,
+    client: SupabaseClient,
+) -> Supabase {
     let waits = tuning.supabase_waits.clone().unwrap_or_else(|| {
         let waits = Waits::default();
+        let timeout = config.supabase.as_ref().map(|it| it.timeout);
         Waits {
             // A write may be with the server for as long as we wait for its answer, and some more.
-            unconfirmed: waits.unconfirmed.max(supabase.timeout * 2),
+            unconfirmed: waits.unconfirmed.max(timeout.unwrap_or_default() * 2),
             ..waits
         }
     });
-    Ok(Some(SupabaseMirror::run(
+    SupabaseMirror::run(
         log.clone(),
         Arc::new(DocumentRenderer { log: log.log_id() }),
         SupabaseOptions {
@@ -150,5 +171,5 @@ fn start_supabase(
             waits,
             hook: tuning.supabase_hook.clone(),
         },
-    )))
+    )
 }

@@ -312,6 +312,10 @@ impl SupabaseMirror {
                     Refusal::TooLarge | Refusal::Name => true,
                 });
                 self.bucket = Some(bucket);
+                if self.backlog() == 0 {
+                    // Nothing waits that could tell better.
+                    self.door.passed();
+                }
                 if !self.door.is_doubtful() {
                     self.troubled(None);
                 }
@@ -377,8 +381,11 @@ impl SupabaseMirror {
                 self.standings.set(row.id, Standing::Removed);
             }
             Some(_) => {}
-            None if row.is_deleted() && noted != Noted::NoRoom => {
-                self.standings.set(row.id, Standing::Removing);
+            None if row.is_deleted() => {
+                let known = self.standings.get(&row.id).is_some();
+                if !known && noted != Noted::NoRoom {
+                    self.standings.set(row.id, Standing::Removing);
+                }
             }
             None => {
                 // It lives anew, and no notice told.
@@ -565,15 +572,21 @@ impl SupabaseMirror {
         self.report(|state| state.trouble = trouble);
     }
 
+    /// Documents that lack something; those that are only looked after do not.
+    fn backlog(&self) -> usize {
+        let removed = self.standings.removed();
+        self.schedule.backlog().saturating_sub(removed)
+    }
+
     fn report(&self, change: impl FnOnce(&mut SupabaseState)) {
-        let backlog = self.schedule.backlog();
+        let backlog = self.backlog();
         let names = self
             .refused
             .values()
             .filter(|refused| refused.why == Refusal::Name)
             .count();
         self.state.send_modify(|state| {
-            state.backlog = backlog.saturating_sub(self.standings.removed());
+            state.backlog = backlog;
             state.unconfirmed = self.standings.unconfirmed_count();
             state.deletions = self.standings.deletions();
             state.too_large = self.refused.len() - names;
@@ -588,10 +601,7 @@ impl SupabaseMirror {
     }
 
     fn answer_flushes(&mut self) {
-        let left = self
-            .schedule
-            .backlog()
-            .saturating_sub(self.standings.removed());
+        let left = self.backlog();
         for flush in self.flushes.drain(..) {
             // Who no longer waits needs no answer.
             flush.send(left).ok();

@@ -13,9 +13,10 @@ use idol_actors::{
     mirror::{AdoptError, Adopted, Adopter, imported::ImportedDocument},
     time::Timestamp,
 };
+use idol_simulator::supabase::Target;
 use serde_json::json;
 
-use super::bench::{BUCKET, Bench, at_rest, in_a_system, message, until};
+use super::bench::{BUCKET, Bench, DEADLINE, at_rest, in_a_system, message, until};
 
 /// Answers as it is told, and remembers what it was offered.
 struct Fake {
@@ -111,10 +112,14 @@ fn what_a_restored_log_lacks_is_taken_over_before_the_object_is_written() {
         let newer = bench.object("a").unwrap();
         let running = bench.run();
         // Nobody is there yet to take it over: nothing is written.
-        until(&running, "a backlog", |state| {
-            state.caught_up && state.backlog == 1
-        })
-        .await;
+        let asked = bench.remote.wait_for(
+            "several looks at the object",
+            |_| bench.remote.supabase().requests(Target::Info) >= 5,
+            DEADLINE,
+        );
+        asked.await.unwrap();
+        let state = until(&running, "a backlog", |state| state.caught_up).await;
+        assert_eq!((state.backlog, state.uploads), (1, 0));
         let fake = Fake::new(&bench, Answer::Append(2, lost));
         assert_eq!(bench.object("a").unwrap().version, newer.version);
         running.connect(fake.clone());

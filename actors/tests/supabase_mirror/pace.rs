@@ -78,6 +78,19 @@ fn eight_documents_are_on_their_way_at_once_and_one_write_of_each() {
 }
 
 #[test]
+fn an_outage_that_nothing_waits_for_is_known_to_be_over() {
+    in_a_system(async {
+        let bench = Bench::new();
+        let outage = bench.remote.supabase().fail(Target::All, Fault::Close);
+        let running = bench.run();
+        until(&running, "trouble", |state| state.trouble.is_some()).await;
+        outage.clear();
+        until(&running, "its end", |state| state.trouble.is_none()).await;
+        running.stop();
+    });
+}
+
+#[test]
 fn the_points_of_a_life_come_in_order() {
     in_a_system(async {
         let bench = Bench::new();
@@ -123,7 +136,8 @@ fn a_flush_answers_at_once_while_supabase_is_away() {
             1
         );
         outage.clear();
-        at_rest(&running).await;
+        let state = at_rest(&running).await;
+        assert_eq!(state.trouble, None);
         assert!(bench.log.load(id("a")).await.unwrap().is_some());
         running.stop();
     });

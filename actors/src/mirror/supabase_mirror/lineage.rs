@@ -167,6 +167,9 @@ impl Work {
     }
 
     async fn offer(&mut self) -> Result<Lineage, Failed> {
+        if self.tools.adopter.get().is_none() {
+            return Err(Failed::Postponed);
+        }
         match self.read().await? {
             None => Ok(Lineage::LookAgain),
             Some((Some(document), _)) => self.adopt(document).await,
