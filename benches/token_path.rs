@@ -223,6 +223,8 @@ impl Bench {
                     stall_deadline: Duration::from_secs(60),
                     turn_deadline: Duration::from_secs(60),
                     json_files: None,
+                    remote: None,
+                    space: None,
                     failpoints: None,
                 };
                 let metrics = Metrics::register(&mut Registry::default());

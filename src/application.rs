@@ -22,10 +22,12 @@ use idol_actors::{
     log::{
         Log,
         data_dir::{DataDir, DataDirError},
+        space::{DiskSpace, Probe},
         sqlite::{LogObserver, OpenError, SqliteLog, SqliteOptions},
     },
     metrics::Metrics,
     mirror::{
+        Adopter,
         json_files::MirrorState,
         supabase::SupabaseConfigError,
         supabase_mirror::{MirrorHook, SupabaseState, Waits},
@@ -65,6 +67,8 @@ pub struct Tuning {
     pub supabase_waits: Option<Waits>,
     /// Fault injection in the copy.
     pub supabase_hook: Option<MirrorHook>,
+    /// Tells the free bytes on the disk of the log.
+    pub free_space: Option<Probe>,
 }
 
 /// Why the server does not start.
@@ -114,6 +118,7 @@ pub struct Application {
     address: SocketAddr,
     engine: Engine,
     log: Arc<SqliteLog>,
+    space: Arc<DiskSpace>,
     mirrors: Mirrors,
     sockets: Arc<Sockets>,
     grace: Duration,
@@ -131,6 +136,11 @@ impl Application {
         let mut registry = Registry::with_prefix("idol_router");
         let metrics = Metrics::register(&mut registry);
         let data_dir = DataDir::lock(&config.storage.data_dir)?;
+        let space = Arc::new(match tuning.free_space.clone() {
+            Some(probe) => DiskSpace::probed(data_dir.path(), config.storage.min_free, probe),
+            None => DiskSpace::new(data_dir.path(), config.storage.min_free),
+        });
+        space.check();
         let log = Arc::new(open_log(&data_dir, tuning.log.clone(), &metrics)?);
         let json_files = JsonSource {
             directory: data_dir.conversations(),
@@ -145,7 +155,7 @@ impl Application {
                 "ended the turns that the last run left open"
             );
         }
-        let mirrors = Mirrors::start(&config, &tuning, data_dir.conversations(), &log)?;
+        let mirrors = Mirrors::start(&config, &tuning, &data_dir, &log, &space)?;
         registry.register_collector(Box::new(mirrors.metrics()));
         let engine_config = EngineConfig {
             placement: tuning.placement.unwrap_or_else(default_placement),
@@ -157,6 +167,8 @@ impl Application {
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
             json_files: Some(json_files),
+            remote: mirrors.documents(),
+            space: Some(space.clone()),
             failpoints: tuning.failpoints,
         };
         let engine = Engine::start(
@@ -165,6 +177,7 @@ impl Application {
             mirrors.recipients(),
             metrics,
         )?;
+        mirrors.connect(&(Arc::new(engine.clone()) as Arc<dyn Adopter>));
         let sockets = Arc::new(Sockets::register(&mut registry));
         let listener = listen(&config.server.host, config.server.port)?;
         let address = listener.local_addr().map_err(StartError::Http)?;
@@ -181,6 +194,7 @@ impl Application {
             },
         )?;
         Ok(Self {
+            space,
             handle: running.handle(),
             running,
             address,
@@ -227,6 +241,7 @@ impl Application {
         let serving = tokio::task::spawn_local(self.running);
         let ended = tokio::select! {
             () = stop => Ended::Stopped,
+            () = watch_space(self.space.clone()) => Ended::Stopped,
             reason = self.log.died() => Ended::LogDied(reason),
         };
         if let Ended::LogDied(reason) = &ended {
@@ -246,6 +261,21 @@ impl Application {
         self.log.close().await;
         serving.await.map_err(io::Error::other)??;
         Ok(ended)
+    }
+}
+
+/// How often the free space is looked at.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at the free space for as long as it is polled.
+async fn watch_space(space: Arc<DiskSpace>) {
+    let mut looks = tokio::time::interval(SPACE_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let space = space.clone();
+        // A panic in it would be said by the panic hook, and the next look is due all the same.
+        drop(tokio::task::spawn_blocking(move || space.check()).await);
     }
 }
 

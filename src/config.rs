@@ -127,6 +127,7 @@ impl Config {
             },
             storage: StorageConfig {
                 data_dir: read.text(&var::DATA_DIR).into(),
+                min_free: read.number::<u64>(&var::MIN_FREE_MB, 0..=1 << 30) << 20,
                 mirror_idle: read.seconds(&var::MIRROR_IDLE_SECS, 0..=HOUR),
             },
             conversations: conversations(read),

@@ -14,6 +14,7 @@ use idol_actors::{
 
 use crate::wire::{
     fields::{FieldError, Step},
+    idempotency,
     json::Object,
 };
 
@@ -215,6 +216,15 @@ impl ApiError {
                 kind: "value_error",
                 loc: vec![Step::Name("body".into()), Step::Name((*field).into())],
                 msg: message.clone(),
+                input: None,
+            }]),
+            Self::Engine {
+                error: EngineError::KeyReused,
+                ..
+            } => list(&[FieldError {
+                kind: "idempotency_mismatch",
+                loc: idempotency::place(),
+                msg: sentence.to_owned(),
                 input: None,
             }]),
             Self::ConversationNotFound { spelled } => Object::with_capacity(160)

@@ -1,10 +1,10 @@
 //! The mirrors of one server: started, flushed and stopped together.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix::Recipient;
 use idol_actors::{
-    log::sqlite::SqliteLog,
+    log::{data_dir::DataDir, space::DiskSpace, sqlite::SqliteLog},
     mirror::{
         Adopter, Changed, Flush, RemoteDocuments,
         json_files::{JsonFiles, JsonFilesOptions, MirrorState, Running as Files},
@@ -36,8 +36,9 @@ impl Mirrors {
     pub fn start(
         config: &Config,
         tuning: &Tuning,
-        directory: PathBuf,
+        data_dir: &DataDir,
         log: &Arc<SqliteLog>,
+        space: &Arc<DiskSpace>,
     ) -> Result<Self, SupabaseConfigError> {
         let client = supabase_client(config)?;
         let documents = client.clone().map(SupabaseDocuments::new);
@@ -46,8 +47,9 @@ impl Mirrors {
             log.clone(),
             Arc::new(DocumentRenderer { log: log.log_id() }),
             JsonFilesOptions {
-                dir: directory,
+                dir: data_dir.conversations(),
                 idle: config.storage.mirror_idle,
+                space: Some(space.clone()),
             },
         );
         Ok(Self {
@@ -70,6 +72,7 @@ impl Mirrors {
 
     /// Names who takes over what only a mirror holds.
     pub fn connect(&self, adopter: &Arc<dyn Adopter>) {
+        self.files.connect(adopter.clone());
         if let Some(supabase) = &self.supabase {
             supabase.connect(adopter.clone());
         }

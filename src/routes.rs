@@ -15,6 +15,8 @@ use futures::FutureExt;
 
 use crate::error::ApiError;
 
+mod body;
+mod cancel;
 mod chat;
 mod conversations;
 mod health;
@@ -24,21 +26,38 @@ mod websocket;
 /// All routes.
 pub fn configure(service: &mut web::ServiceConfig) {
     service
-        .service(resource("/health", READ, read().to(health::health)))
-        .service(resource("/ready", READ, read().to(health::ready)))
-        .service(resource("/metrics", READ, read().to(metrics::metrics)))
+        .service(resource("/health", READ, [read().to(health::health)]))
+        .service(resource("/ready", READ, [read().to(health::ready)]))
+        .service(resource("/metrics", READ, [read().to(metrics::metrics)]))
+        .service(resource(
+            "/conversations",
+            READ,
+            [read().to(conversations::list)],
+        ))
         .service(resource(
             "/conversation/{id}",
-            READ,
-            read().to(conversations::read),
+            "GET, HEAD, DELETE",
+            [
+                read().to(conversations::read),
+                web::delete().to(conversations::delete),
+            ],
         ))
-        .service(resource("/chat", "POST", web::post().to(chat::complete)))
+        .service(resource(
+            "/conversation/{id}/cancel",
+            "POST",
+            [web::post().to(cancel::cancel)],
+        ))
+        .service(resource("/chat", "POST", [web::post().to(chat::complete)]))
         .service(resource(
             "/chat/stream",
             "POST",
-            web::post().to(chat::stream),
+            [web::post().to(chat::stream)],
         ))
-        .service(resource("/ws/chat", "GET", web::get().to(websocket::chat)))
+        .service(resource(
+            "/ws/chat",
+            "GET",
+            [web::get().to(websocket::chat)],
+        ))
         .default_service(web::to(unknown));
 }
 
@@ -49,11 +68,12 @@ fn read() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// A path with one route, an answer for other methods, and a net for panics.
+/// A path with a route for each method it answers, an answer for other methods, and a net for
+/// panics.
 fn resource(
     path: &'static str,
     allow: &'static str,
-    route: Route,
+    routes: impl IntoIterator<Item = Route>,
 ) -> Resource<
     impl ServiceFactory<
         ServiceRequest,
@@ -63,8 +83,10 @@ fn resource(
         InitError = (),
     >,
 > {
-    web::resource([path.to_owned(), format!("{path}/")])
-        .route(route)
+    let resource = web::resource([path.to_owned(), format!("{path}/")]);
+    routes
+        .into_iter()
+        .fold(resource, Resource::route)
         .default_service(web::to(move || async move {
             Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow })
         }))
@@ -117,7 +139,7 @@ mod tests {
     #[actix_web::test]
     async fn a_panic_is_answered_in_the_one_shape_and_the_next_request_is_served() {
         let app = App::new()
-            .service(resource("/boom", "GET", web::get().to(boom)))
+            .service(resource("/boom", "GET", [web::get().to(boom)]))
             .default_service(web::to(unknown));
         let app = test::init_service(app).await;
         for _ in 0..2 {

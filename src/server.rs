@@ -80,7 +80,7 @@ impl Server {
             .conversation(named.id.clone(), self.home.clone())
     }
 
-    /// Refuses a request for an admin page from elsewhere.
+    /// Refuses what only an operator may do, asked from elsewhere: there are no credentials yet.
     pub fn admit_admin(&self, request: &HttpRequest) -> Result<(), ApiError> {
         let loopback = request
             .peer_addr()
@@ -92,7 +92,7 @@ impl Server {
             return Ok(());
         }
         Err(ApiError::Unauthorized {
-            sentence: "This page answers only on this machine; OPEN_ADMIN=true opens it",
+            sentence: "This is answered only on this machine; OPEN_ADMIN=true opens it to everybody",
         })
     }
 }

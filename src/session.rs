@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::Stream;
 use idol_actors::{
     conversation::command::{Attachment, Detached},
+    error::EngineError,
     limits::{CREDIT_BATCH, CREDIT_WINDOW},
 };
 
@@ -31,6 +32,16 @@ pub mod websocket;
 struct Broken {
     attachment: u64,
     why: Detached,
+}
+
+impl Broken {
+    /// What a client is told whose turn was cut off so.
+    fn error(&self) -> EngineError {
+        match self.why {
+            Detached::Deleted => EngineError::NotFound,
+            Detached::Stalled | Detached::Lost => EngineError::Restarted,
+        }
+    }
 }
 
 /// The attachments of a session, and what is owed to each. Shared by the session and its body.

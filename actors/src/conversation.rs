@@ -19,10 +19,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::EngineError,
-    id::{ConversationId, MessageId, TurnId},
+    id::{ConversationId, MessageId, Origin, TurnId},
     limits,
     loading::Found,
     log::entry::EntryHead,
+    mirror::imported::ImportedDocument,
     provider::Generation,
     shared::{Failpoint, Home, Shared, Vitals},
     supervisor::{End, Stopped},
@@ -33,6 +34,7 @@ mod appending;
 pub mod command;
 mod deleting;
 pub mod document;
+mod elsewhere;
 pub mod event;
 mod keeping;
 pub mod message;
@@ -47,12 +49,13 @@ pub mod tool_calls;
 mod usage;
 
 use command::{
-    Answer, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskSnapshot, AskStart, Attachment,
-    Cancelled, CommandError, Control, ControlKind, Deliver, Detached, From, Listener, Reply, Shed,
-    Started,
+    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskSnapshot,
+    AskStart, Attachment, Cancelled, CommandError, Control, ControlKind, Deliver, Detached, From,
+    Listener, Reply, Shed, Started,
 };
 use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
+use elsewhere::Elsewhere;
 pub(crate) use keeping::Keep;
 use keeping::Kept;
 use message::StoredMessage;
@@ -89,6 +92,10 @@ pub(crate) struct Conversation {
     /// Repeats of requests whose turn is on its way to the log.
     followers: Vec<Follower>,
     deleting: Deleting,
+    origin: Origin,
+    elsewhere: Elsewhere,
+    /// A document that was found after the conversation had begun.
+    found_late: Option<Box<ImportedDocument>>,
     /// Turns that an actor before this one left open are being ended: commands wait.
     recovering: Recovering,
     /// Who waits for the first entry to be synced.
@@ -144,6 +151,7 @@ enum Parked {
     Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
     Cancel(command::CancelTurn, Reply<Cancelled>),
     Delete(command::Delete, Reply<()>),
+    Adopt(Box<ImportedDocument>, Reply<Adopting>),
 }
 
 /// Commands that may wait for the history.
@@ -234,6 +242,11 @@ enum Then {
     /// A turn that an actor before this one left open.
     Recovered,
     Deleted,
+    /// What a copy had more; whoever offered it is told with the last entry.
+    Adopted {
+        messages: usize,
+        reply: Option<Reply<Adopting>>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +260,7 @@ enum Appending {
 impl Conversation {
     pub(crate) fn new(
         id: ConversationId,
+        origin: Origin,
         generation: u64,
         shared: Arc<Shared>,
         home: Arc<Home>,
@@ -254,6 +268,9 @@ impl Conversation {
     ) -> Self {
         Self {
             id,
+            origin,
+            elsewhere: Elsewhere::Settled,
+            found_late: None,
             generation,
             shared,
             home,
@@ -322,9 +339,17 @@ impl Conversation {
 
     /// Parks a command until the history is there; gives it back if it is.
     fn park(&mut self, command: Parked, ctx: &mut Context<Self>) -> Option<Parked> {
-        let reads = matches!(command, Parked::Snapshot(..));
-        let held = self.deleting.is_under_way() || (self.recovering == Recovering::Yes && !reads);
+        // What is read waits, too, as what is about to be written was seen by somebody; but not for
+        // a log that refuses to write.
+        let reads = matches!(command, Parked::Snapshot(..))
+            && matches!(self.appending, Appending::Retrying(_));
+        let held = self.deleting.is_under_way()
+            || (self.recovering == Recovering::Yes && !reads)
+            || self.awaits_elsewhere(&command);
         match &self.history {
+            History::None { .. } if self.cannot_tell(&command) => {
+                command.refuse(EngineError::MirrorUnavailable);
+            }
             History::None { .. } | History::Here(_) if !held => return Some(command),
             History::Failed(error) => {
                 command.refuse(error.clone());
@@ -373,6 +398,7 @@ impl Conversation {
         };
         self.account();
         self.end_orphans(partials, ctx);
+        self.look_elsewhere(ctx);
         self.carry_out_parked(ctx);
         self.drained_check();
     }
@@ -399,6 +425,7 @@ impl Conversation {
                 answer(reply, cancelled.map_err(CommandError::Engine));
             }
             Some(Parked::Delete(command, reply)) => self.delete(&command, reply, ctx),
+            Some(Parked::Adopt(document, reply)) => self.adopt(&document, Some(reply), ctx),
             Some(Parked::Snapshot(caller, reply)) => {
                 let found = self.document().filter(|it| caller.may_use(it.user_id()));
                 answer(reply, Ok(found.map(Document::snapshot)));
@@ -535,6 +562,8 @@ impl Conversation {
             || !self.pending.is_empty()
             || !self.parked.is_empty()
             || self.deleting.is_under_way()
+            || self.elsewhere == Elsewhere::Awaited
+            || self.found_late.is_some()
             || self.appending != Appending::No
             || matches!(self.history, History::Reading)
     }
@@ -613,6 +642,7 @@ impl Parked {
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
             Self::Cancel(_, reply) => answer(reply, Err(error.into())),
             Self::Delete(_, reply) => answer(reply, Err(error.into())),
+            Self::Adopt(_, reply) => answer(reply, Err(error.into())),
         }
     }
 }
@@ -713,6 +743,11 @@ handle!(AskDelete, (), |act, msg, reply, ctx| {
         answer(reply, Err(CommandError::Retired));
     } else {
         act.carry_out(Parked::Delete(msg.command, reply), ctx);
+    }
+});
+handle!(AskAdopt, Adopting, |act, msg, reply, ctx| {
+    if let Some(reply) = act.admit(reply) {
+        act.carry_out(Parked::Adopt(msg.document, reply), ctx);
     }
 });
 handle!(AskDrain, (), |act, msg, reply, ctx| {

@@ -11,17 +11,17 @@ use std::{
 
 use actix::{Actor, Addr, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
 use crate::{
-    conversation::command::AskDrain,
+    conversation::command::{Adopting, AskDrain},
     error::EngineError,
     handle::ConversationHandle,
     id::ConversationId,
     loading::Loader,
     log::Log,
     metrics::Metrics,
-    mirror::Changed,
+    mirror::{AdoptError, Adopted, Adopter, Changed, imported::ImportedDocument},
     provider::{
         Generate,
         embedded::Embedded,
@@ -71,6 +71,7 @@ impl Engine {
             resident: AtomicUsize::new(0),
             supervisor: SupervisorLine::default(),
             ticker: Ticker::default(),
+            remote_late: AtomicBool::new(false),
             started: Instant::now(),
             mirrors,
             context_lengths: RwLock::new(HashMap::new()),
@@ -168,6 +169,25 @@ impl Engine {
 
     pub(crate) fn supervisor(&self) -> &Addr<Supervisor> {
         &self.supervisor
+    }
+}
+
+impl Adopter for Engine {
+    fn adopt(
+        &self,
+        id: ConversationId,
+        document: ImportedDocument,
+    ) -> BoxFuture<'static, Result<Adopted, AdoptError>> {
+        let conversation = self.conversation(id, None);
+        async move {
+            match conversation.adopt(document).await {
+                Ok(Adopting::Nothing) => Ok(Adopted::Nothing),
+                Ok(Adopting::Messages(messages)) => Ok(Adopted::Messages(messages)),
+                Ok(Adopting::Parted) => Err(AdoptError::Parted),
+                Err(error) => Err(AdoptError::Unavailable(error.to_string().into())),
+            }
+        }
+        .boxed()
     }
 }
 

@@ -10,16 +10,17 @@ use crate::{
     conversation::{
         Conversation,
         command::{
-            Answer, AskAttach, AskBegin, AskCancel, AskDelete, AskSnapshot, AskStart, Attach,
-            Attachment, Begin, CancelTurn, Cancelled, CommandError, Delete, Listener, StartTurn,
-            Started,
+            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskSnapshot,
+            AskStart, Attach, Attachment, Begin, CancelTurn, Cancelled, CommandError, Delete,
+            Listener, StartTurn, Started,
         },
         document::Snapshot,
     },
     engine::Engine,
     error::EngineError,
-    id::ConversationId,
+    id::{ConversationId, Origin},
     limits::COMMAND_DEADLINE,
+    mirror::imported::ImportedDocument,
     shared::Home,
     supervisor::Find,
 };
@@ -28,6 +29,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ConversationHandle {
     id: ConversationId,
+    origin: Origin,
     engine: Engine,
     home: Option<Arc<Home>>,
 }
@@ -37,7 +39,18 @@ const ATTEMPTS_MAX: usize = 4;
 
 impl ConversationHandle {
     pub(crate) fn new(id: ConversationId, engine: Engine, home: Option<Arc<Home>>) -> Self {
-        Self { id, engine, home }
+        Self {
+            id,
+            origin: Origin::Client,
+            engine,
+            home,
+        }
+    }
+
+    /// The same, for an id that this server has just made: nothing can be stored of it anywhere.
+    #[must_use]
+    pub fn from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
     }
 
     /// Its id.
@@ -74,6 +87,14 @@ impl ConversationHandle {
     pub async fn delete(&self, command: Delete) -> Result<(), EngineError> {
         self.ask(|| AskDelete {
             command: command.clone(),
+        })
+        .await
+    }
+
+    /// Offers a copy of the conversation that may hold what the log does not.
+    pub(crate) async fn adopt(&self, document: ImportedDocument) -> Result<Adopting, EngineError> {
+        self.ask(|| AskAdopt {
+            document: Box::new(document.clone()),
         })
         .await
     }
@@ -134,6 +155,7 @@ impl ConversationHandle {
         }
         let find = Find {
             id: self.id.clone(),
+            origin: self.origin,
             home: self.home.clone(),
         };
         match timeout(COMMAND_DEADLINE, self.engine.supervisor().send(find)).await {

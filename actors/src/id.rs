@@ -16,6 +16,16 @@ pub const CONVERSATION_ID_BYTES_MAX: usize = 128;
 #[serde(transparent)]
 pub struct ConversationId(Arc<str>);
 
+/// Where an id comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// A client named it: it may have been used before, somewhere else.
+    #[default]
+    Client,
+    /// Made by this server a moment ago: nobody can know it.
+    Minted,
+}
+
 /// The text is no conversation id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a UUID or 1 to {CONVERSATION_ID_BYTES_MAX} characters of A-Z a-z 0-9 _ -")]

@@ -68,6 +68,14 @@ pub const UNKEPT_SHOWN_MAX: Duration = Duration::from_millis(400);
 /// Age of text that cannot be kept, beyond which its turn ends.
 pub const UNKEPT_MAX: Duration = Duration::from_secs(30);
 
+/// How long what begins a conversation waits for the answer whether there is a stored document.
+///
+/// A store that is well answers in a fraction of it; one that is not must not hold up a turn.
+pub const REMOTE_GRACE: Duration = Duration::from_secs(1);
+
+/// Deadline for that answer; what only reads waits so long.
+pub const REMOTE_DEADLINE: Duration = Duration::from_secs(12);
+
 /// How long an idempotency key is remembered, both by the clock and by the process's own time: a
 /// clock that was set must not forget a key under a client that still repeats it.
 pub const KEY_KEPT: Duration = Duration::from_secs(24 * 3_600);

@@ -14,9 +14,12 @@ use crate::{
     id::ConversationId,
     importing,
     limits::LOAD_DEADLINE,
-    log::{Append, Log, LogError, Partial, entry::Entry, sqlite::SqliteLog},
+    log::{
+        Append, AppendError, Log, LogError, Partial,
+        entry::Entry,
+        sqlite::{FileStamp, SqliteLog},
+    },
     mirror::{
-        Revision,
         imported::ImportedDocument,
         json_files::{self, ReadError},
     },
@@ -87,15 +90,7 @@ impl Loader {
         document: &mut Document,
         files: &JsonSource,
     ) -> Result<(), EngineError> {
-        let Some(entries) = ahead(id, document, files).await else {
-            return Ok(());
-        };
-        let append = Append {
-            id: id.clone(),
-            expected_seq: document.seq(),
-            entries: entries.clone(),
-        };
-        self.log.append(append).await.map_err(|error| {
+        let entries = catch_up(id, document, files).await.map_err(|error| {
             tracing::error!(conversation = %id, %error, "the lost end of a conversation cannot be logged");
             EngineError::StorageUnavailable
         })?;
@@ -133,7 +128,7 @@ impl Loader {
         }
     }
 
-    async fn import(
+    pub(crate) async fn import(
         &self,
         id: &ConversationId,
         imported: &ImportedDocument,
@@ -153,28 +148,53 @@ impl Loader {
         if let (Some(files), Some(stamp), Folded::Here(document)) =
             (&self.json_files, imported.file, &history)
         {
-            let adopted = json_files::adopted(id.clone(), document.incarnation(), stamp);
-            // Without it the file is taken for an edited one and kept aside: noisy, not wrong.
-            if let Err(error) = files
-                .log
-                .record_progress(json_files::MIRROR, vec![adopted])
-                .await
-            {
-                tracing::warn!(conversation = %id, %error, "an imported file is not noted");
-            }
+            note_ours(id, document, stamp, files).await;
         }
         Ok(history)
     }
 }
 
-/// The entries that a JSON file of ours has and the log does not, if it is ahead of the log.
-///
-/// One that cannot be read is no reason not to read the log: the mirror reports it.
-pub(crate) async fn ahead(
+/// Appends to the log what a conversation's JSON file has more, if it is one of ours and ahead of the
+/// log; tells what was appended. By the conversation's owner alone, or before there is one.
+pub(crate) async fn catch_up(
     id: &ConversationId,
     document: &Document,
     files: &JsonSource,
-) -> Option<Vec<Entry>> {
+) -> Result<Vec<Entry>, AppendError> {
+    let Some((entries, stamp)) = strange(id, document, files).await else {
+        return Ok(Vec::new());
+    };
+    if !entries.is_empty() {
+        tracing::warn!(conversation = %id, "the log had lost the end of a conversation; it is taken from its JSON file");
+        let append = Append {
+            id: id.clone(),
+            expected_seq: document.seq(),
+            entries: entries.clone(),
+        };
+        files.log.append(append).await?;
+    }
+    note_ours(id, document, stamp, files).await;
+    Ok(entries)
+}
+
+/// Without it the file is taken for an edited one and kept aside: noisy, not wrong.
+async fn note_ours(id: &ConversationId, document: &Document, stamp: FileStamp, files: &JsonSource) {
+    let adopted = json_files::adopted(id.clone(), document.incarnation(), stamp);
+    let noted = files.log.record_progress(json_files::MIRROR, vec![adopted]);
+    if let Err(error) = noted.await {
+        tracing::warn!(conversation = %id, %error, "a file that was taken over is not noted");
+    }
+}
+
+/// A JSON file that the mirror does not know to have written, and that is one of ours all the same:
+/// entries for what it has more than the log, if anything, and its stamp.
+///
+/// One that cannot be read is no reason not to read the log: the mirror reports it.
+async fn strange(
+    id: &ConversationId,
+    document: &Document,
+    files: &JsonSource,
+) -> Option<(Vec<Entry>, FileStamp)> {
     let row = files.log.mirror_row(json_files::MIRROR, id.clone()).await;
     let row = row.ok().flatten()?;
     let (directory, wanted) = (files.directory.clone(), id.clone());
@@ -182,37 +202,26 @@ pub(crate) async fn ahead(
         json_files::read_strange(&directory, &wanted, [row.written, row.intended])
     });
     let copy = read.await.ok()??;
-    let expected = Revision {
-        log: files.log.log_id(),
-        incarnation: document.incarnation(),
-        seq: document.seq(),
-    };
-    let ours = copy.revision.is_some_and(|it| {
-        it.log == expected.log && it.incarnation == expected.incarnation && it.seq > expected.seq
-    });
-    if !ours {
-        return None;
-    }
+    let (log, incarnation) = (files.log.log_id(), document.incarnation());
+    copy.revision
+        .as_ref()
+        .filter(|it| it.log == log && it.incarnation == incarnation)?;
+    let stamp = copy.file?;
     match adopting::offer(id, document, &copy, Timestamp::now()) {
+        Ok(Offer::Nothing) => Some((Vec::new(), stamp)),
         Ok(Offer::Entries(entries)) => {
-            let messages: usize = entries.iter().map(|(_, messages)| messages.len()).sum();
-            tracing::warn!(conversation = %id, messages, "the log had lost the end of a conversation; it is taken from its JSON file");
-            Some(
-                entries
-                    .into_iter()
-                    .map(|(head, messages)| Entry {
-                        head,
-                        messages: messages
-                            .iter()
-                            .map(StoredMessage::fragment)
-                            .cloned()
-                            .collect(),
-                    })
+            let entries = entries.into_iter().map(|(head, messages)| Entry {
+                head,
+                messages: messages
+                    .iter()
+                    .map(StoredMessage::fragment)
+                    .cloned()
                     .collect(),
-            )
+            });
+            Some((entries.collect(), stamp))
         }
         // The mirror sets such a file aside before it writes its own.
-        Ok(Offer::Nothing | Offer::Parted) => None,
+        Ok(Offer::Parted) => None,
         Err(error) => {
             tracing::warn!(conversation = %id, %error, "a JSON file that is ahead of the log cannot be used");
             None

@@ -11,6 +11,7 @@ use crate::id::{ConversationId, TurnId};
 
 pub mod data_dir;
 pub mod entry;
+pub mod space;
 pub mod sqlite;
 
 use entry::Entry;

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub first_token: Histogram,
     /// Pieces of reply text or reasoning, one per network read.
     pub deltas: Counter,
+    /// Pieces of replies under way that reached the log before their end.
+    pub pieces_kept: Counter,
     /// Tokens of replies, as upstreams count them.
     pub completion_tokens: Counter,
     /// Tokens of prompts, as upstreams count them.
@@ -93,6 +95,7 @@ impl Metrics {
             turns: Family::default(),
             first_token: seconds(),
             deltas: Counter::default(),
+            pieces_kept: Counter::default(),
             completion_tokens: Counter::default(),
             prompt_tokens: Counter::default(),
             provider_errors: Family::default(),
@@ -113,6 +116,11 @@ impl Metrics {
             it.first_token,
         );
         registry.register("reply_deltas", "Pieces of replies received", it.deltas);
+        registry.register(
+            "reply_pieces_kept",
+            "Pieces of replies under way that reached the log before their end",
+            it.pieces_kept,
+        );
         registry.register(
             "completion_tokens",
             "Tokens of replies",

@@ -87,8 +87,9 @@ impl Rendered {
 #[error("the document cannot be made: {0}")]
 pub struct RenderError(pub String);
 
-/// What of which log a copy shows. Stands in every copy that a mirror writes, as `revision`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What of which log a copy shows. Stands at the end of every copy that a mirror writes, as
+/// `revision`, with a digest of all that stands before it: one that somebody edited has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     /// The log.
     pub log: Uuid,
@@ -97,6 +98,24 @@ pub struct Revision {
     pub incarnation: u64,
     /// Entries shown.
     pub seq: u64,
+    /// SHA-256, in hex, of the text before it.
+    pub sha256: String,
+}
+
+/// What stands between a document's messages and its revision.
+pub(crate) const REVISION_MEMBER: &str = ",\n\"revision\":";
+
+/// The digest of a text in pieces, in hex.
+pub(crate) fn digest_of<'a>(pieces: impl IntoIterator<Item = &'a str>) -> String {
+    let mut digest = Sha256::new();
+    for piece in pieces {
+        digest.update(piece.as_bytes());
+    }
+    digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 mod hex {

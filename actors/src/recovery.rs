@@ -89,18 +89,9 @@ async fn catch_up(
     let Ok(Folded::Here(document)) = Document::fold(loaded.first_seq, &loaded.entries) else {
         return Ok(0);
     };
-    let Some(entries) = loading::ahead(&id, &document, files).await else {
-        return Ok(0);
-    };
+    let entries = loading::catch_up(&id, &document, files).await?;
     let ends = |entry: &&Entry| matches!(entry.head, EntryHead::TurnEnded(_));
     let found = entries.iter().filter(ends).count() as u64;
-    let expected_seq = document.seq();
-    log.append(Append {
-        id,
-        expected_seq,
-        entries,
-    })
-    .await?;
     Ok(found)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     id::ConversationId,
     json_text::JsonText,
     log::Loaded,
-    mirror::{Render, RenderError, Rendered, Revision},
+    mirror::{REVISION_MEMBER, Render, RenderError, Rendered, Revision, digest_of},
 };
 
 /// Renders the document as `GET /conversation/{id}` shows it: the stored messages, copied; and
@@ -57,14 +57,16 @@ impl Render for DocumentRenderer {
             }
             json.push(StoredMessage::fragment(message).clone());
         }
+        json.push("]".into());
         let revision = Revision {
             log: self.log,
             incarnation: snapshot.incarnation,
             seq: snapshot.seq,
+            sha256: digest_of(json.iter().map(|piece| &**piece)),
         };
         let revision =
             serde_json::to_string(&revision).map_err(|error| RenderError(error.to_string()))?;
-        json.push(format!("],\n\"revision\":{revision}}}\n").into());
+        json.push(format!("{REVISION_MEMBER}{revision}}}\n").into());
         Ok(Rendered {
             incarnation: snapshot.incarnation,
             seq: snapshot.seq,

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,8 +19,9 @@ use crate::{
     error::EngineError,
     id::ConversationId,
     loading::{JsonSource, Loader},
+    log::space::DiskSpace,
     metrics::Metrics,
-    mirror::Changed,
+    mirror::{Changed, RemoteDocuments},
     provider::{
         Generate, Upstream, UpstreamError, UpstreamErrorKind, embedded::Pace,
         openrouter::OpenRouterConfig,
@@ -48,6 +49,10 @@ pub struct EngineConfig {
     pub turn_deadline: Duration,
     /// JSON documents to import from on first use.
     pub json_files: Option<JsonSource>,
+    /// Where else documents may be of ids that the log does not have.
+    pub remote: Option<Arc<dyn RemoteDocuments>>,
+    /// The room on the log's disk; none: it is not watched.
+    pub space: Option<Arc<DiskSpace>>,
     /// For fault injection.
     pub failpoints: Option<Failpoints>,
 }
@@ -81,6 +86,10 @@ pub enum Failpoint {
     Committed,
     /// A piece of a reply came.
     Progress,
+    /// The text of a reply under way, as far as it had come, is in the log.
+    Kept,
+    /// A piece of a reply came and is not shown: the log is behind with what was.
+    Withheld,
 }
 
 /// A hook that is called at every [`Failpoint`], on the conversation's thread. It may panic.
@@ -211,11 +220,13 @@ pub(crate) struct Shared {
     pub(crate) resident: AtomicUsize,
     pub(crate) supervisor: SupervisorLine,
     pub(crate) ticker: Ticker,
+    /// Whether the last look for a document elsewhere took longer than anybody waits.
+    pub(crate) remote_late: AtomicBool,
     /// When this process began: what is remembered for a time is so for that long at least.
     pub(crate) started: Instant,
     pub(crate) mirrors: Vec<Recipient<Changed>>,
     pub(crate) context_lengths: RwLock<HashMap<String, u32>>,
-    pub(crate) draining: std::sync::atomic::AtomicBool,
+    pub(crate) draining: AtomicBool,
 }
 
 /// The way to the supervisor, which is started after what it shares.

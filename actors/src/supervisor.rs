@@ -14,7 +14,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use crate::{
     conversation::{Conversation, command::Shed},
     error::EngineError,
-    id::ConversationId,
+    id::{ConversationId, Origin},
     limits,
     shared::{Home, Listed, Placement, Shared, Vitals},
 };
@@ -41,6 +41,7 @@ struct Deaths {
 #[rtype(result = "Result<Addr<Conversation>, EngineError>")]
 pub(crate) struct Find {
     pub(crate) id: ConversationId,
+    pub(crate) origin: Origin,
     /// The asker's own thread, where it is one that conversations may live on.
     pub(crate) home: Option<Arc<Home>>,
 }
@@ -162,10 +163,10 @@ impl Handler<Find> for Supervisor {
         let generation = self.generation;
         let vitals = Arc::new(Vitals::new(self.epoch));
         let factory = {
-            let (id, shared) = (msg.id.clone(), self.shared.clone());
+            let (id, origin, shared) = (msg.id.clone(), msg.origin, self.shared.clone());
             let (home, vitals) = (home.clone(), vitals.clone());
             move |_: &mut Context<Conversation>| {
-                Conversation::new(id, generation, shared, home, vitals)
+                Conversation::new(id, origin, generation, shared, home, vitals)
             }
         };
         let addr = Conversation::start_in_arbiter(&home.arbiter, factory);

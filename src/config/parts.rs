@@ -78,6 +78,8 @@ pub enum LogFormat {
 pub struct StorageConfig {
     /// DATA_DIR: directory of the log and of the JSON documents.
     pub data_dir: PathBuf,
+    /// MIN_FREE_MB, in bytes: room on the disk below which nothing new is begun; 0: never.
+    pub min_free: u64,
     /// MIRROR_IDLE_SECS: quiet after which a conversation's document is written.
     pub mirror_idle: Duration,
 }

@@ -60,6 +60,7 @@ variables! {
     }
     "Storage" {
         DATA_DIR = "./data", "directory of the log and the JSON documents";
+        MIN_FREE_MB = "64", "MiB free on the disk of DATA_DIR below which no new turns are taken; 0 never refuses";
         MIRROR_IDLE_SECS = "2", "seconds of quiet after which a conversation's document is written";
     }
     "Conversations" {

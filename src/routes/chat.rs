@@ -1,11 +1,13 @@
 //! `POST /chat` and `POST /chat/stream`.
 
-use std::time::Duration;
-
 use actix_web::{HttpRequest, HttpResponse, body::BoxBody, http::header, web};
-use futures::StreamExt;
-use idol_actors::{caller::Caller, id::TurnId};
+use idol_actors::{
+    caller::Caller,
+    conversation::command::{RequestKey, StartTurn},
+    id::TurnId,
+};
 
+use super::body;
 use crate::{
     error::ApiError,
     server::Server,
@@ -16,17 +18,17 @@ use crate::{
     wire::{
         chat::{ChatRequest, Named},
         completion::completion,
+        idempotency,
     },
 };
 
 /// Answers with the whole reply.
 pub(super) async fn complete(
     server: web::Data<Server>,
+    request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let request = read(&server, payload).await?;
-    let named = request.conversation.clone().unwrap_or_else(Named::random);
-    let command = request.into_command(Caller::Anonymous, TurnId::now());
+    let (named, command) = read(&server, &request, payload).await?;
     let conversation = server.conversation(&named);
     let (started, outcome) = http::complete(&conversation, command)
         .await
@@ -50,9 +52,7 @@ pub(super) async fn stream(
         true => Ids::On,
         false => Ids::Off,
     };
-    let chat = read(&server, payload).await?;
-    let named = chat.conversation.clone().unwrap_or_else(Named::random);
-    let command = chat.into_command(Caller::Anonymous, TurnId::now());
+    let (named, command) = read(&server, &request, payload).await?;
     let conversation = server.conversation(&named);
     let body = sse::stream(conversation, named.spelled.clone(), command, ids)
         .await
@@ -67,6 +67,26 @@ pub(super) async fn stream(
     Ok(response)
 }
 
+/// The conversation that a request is for, and what it asks of it.
+async fn read(
+    server: &Server,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Named, StartTurn), ApiError> {
+    let caller = Caller::Anonymous;
+    let body = body::read(payload, server.limits.body_bytes).await?;
+    let key = idempotency::key_of(request.headers(), &caller)?;
+    let chat = ChatRequest::parse(&body, &server.defaults)?;
+    let named = match (&chat.conversation, &key) {
+        (Some(named), _) => named.clone(),
+        (None, Some(key)) => idempotency::conversation(&caller, key),
+        (None, None) => Named::random(),
+    };
+    let mut command = chat.into_command(caller, TurnId::now());
+    command.key = key.map(|key| RequestKey::new(key, &body));
+    Ok((named, command))
+}
+
 fn name_conversation(response: &mut HttpResponse, named: &Named) {
     // The id's characters are all fit for a header.
     if let Ok(value) = header::HeaderValue::from_str(&named.spelled) {
@@ -74,30 +94,4 @@ fn name_conversation(response: &mut HttpResponse, named: &Named) {
             .headers_mut()
             .insert(header::HeaderName::from_static("x-conversation-id"), value);
     }
-}
-
-/// Longest time that a request's body may take to come.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
-
-async fn read(server: &Server, payload: web::Payload) -> Result<ChatRequest, ApiError> {
-    let body = gather(payload, server.limits.body_bytes);
-    match tokio::time::timeout(BODY_DEADLINE, body).await {
-        Ok(body) => ChatRequest::parse(&body?, &server.defaults),
-        Err(_elapsed) => Err(ApiError::BodyTimeout),
-    }
-}
-
-/// A body of at most so many bytes, whatever its Content-Type says.
-async fn gather(mut payload: web::Payload, limit: usize) -> Result<web::BytesMut, ApiError> {
-    let mut body = web::BytesMut::new();
-    while let Some(piece) = payload.next().await {
-        let piece = piece.map_err(|error| ApiError::BadRequest {
-            sentence: format!("The request body cannot be read: {error}"),
-        })?;
-        if body.len() + piece.len() > limit {
-            return Err(ApiError::PayloadTooLarge { limit });
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
 }

@@ -101,7 +101,7 @@ impl Handler<Deliver> for HttpSession {
 impl Handler<Broken> for HttpSession {
     type Result = ();
 
-    fn handle(&mut self, _: Broken, ctx: &mut Self::Context) {
-        self.answer(Err(EngineError::Restarted), ctx);
+    fn handle(&mut self, msg: Broken, ctx: &mut Self::Context) {
+        self.answer(Err(msg.error()), ctx);
     }
 }

@@ -93,7 +93,10 @@ pub async fn stream(
         .start_turn(command, Some(listener(&session, limits::CREDIT_WINDOW)))
         .await?;
     let mut attachment = started.attachment.take().ok_or(EngineError::Restarted)?;
-    let guard = Guard(Box::pin(attachment.lifeline()));
+    let guard = Guard {
+        turn: started.turn,
+        lifeline: Box::pin(attachment.lifeline()),
+    };
     book.borrow_mut().expect(ATTACHMENT, Given::Window);
     book.borrow_mut().open(ATTACHMENT, attachment);
     if session.try_send(guard).is_err() {
@@ -115,10 +118,14 @@ fn listener(session: &Addr<SseSession>, credit: u32) -> Listener {
     }
 }
 
-/// The lifeline of the attachment that the start of the turn brought.
+/// What the start of the turn brought: which turn it is, that of an earlier request perhaps, and
+/// the lifeline of the attachment.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-struct Guard(futures::future::BoxFuture<'static, Detached>);
+struct Guard {
+    turn: TurnId,
+    lifeline: futures::future::BoxFuture<'static, Detached>,
+}
 
 impl SseSession {
     fn write(&mut self, bytes: Bytes, ctx: &mut HttpContext<Self>) {
@@ -175,7 +182,7 @@ impl SseSession {
     /// The client reads again after it had stopped for so long that it was detached.
     fn attach_again(&mut self, ctx: &mut HttpContext<Self>) {
         let Some(cursor) = self.cursor else {
-            self.lost(ctx);
+            self.lost(&EngineError::Restarted, ctx);
             return;
         };
         let command = Attach {
@@ -194,13 +201,15 @@ impl SseSession {
                         Self::watch(attachment.lifeline(), ctx, act);
                         act.book.borrow_mut().open(ATTACHMENT, attachment);
                     }
-                    Err(_gone) => act.lost(ctx),
+                    // It was deleted meanwhile.
+                    Err(error @ EngineError::NotFound) => act.lost(&error, ctx),
+                    Err(_gone) => act.lost(&EngineError::Restarted, ctx),
                 }),
         );
     }
 
-    fn lost(&mut self, ctx: &mut HttpContext<Self>) {
-        let last = sse::error(&self.spelled, self.turn, &EngineError::Restarted);
+    fn lost(&mut self, error: &EngineError, ctx: &mut HttpContext<Self>) {
+        let last = sse::error(&self.spelled, self.turn, error);
         self.finish(last, ctx);
     }
 }
@@ -216,8 +225,9 @@ impl Actor for SseSession {
 impl Handler<Guard> for SseSession {
     type Result = ();
 
-    fn handle(&mut self, Guard(lifeline): Guard, ctx: &mut Self::Context) {
-        Self::watch(lifeline, ctx, self);
+    fn handle(&mut self, guard: Guard, ctx: &mut Self::Context) {
+        self.turn = guard.turn;
+        Self::watch(guard.lifeline, ctx, self);
     }
 }
 
@@ -267,7 +277,7 @@ impl Handler<Broken> for SseSession {
         }
         match msg.why {
             Detached::Stalled => self.attach_again(ctx),
-            Detached::Lost | Detached::Deleted => self.lost(ctx),
+            Detached::Lost | Detached::Deleted => self.lost(&msg.error(), ctx),
         }
     }
 }

@@ -78,8 +78,11 @@ enum Added {
     Yes,
 }
 
-/// A turn that this client began.
+/// A turn that this client asked for.
 struct Own {
+    /// The session's number for it, which its attachment has, too.
+    number: u64,
+    /// As minted here; once the turn is known to be that of an earlier request, that one's.
     turn: TurnId,
     named: Named,
     client_message_id: Option<String>,
@@ -95,7 +98,7 @@ struct Own {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Via {
     /// An attachment of its own.
-    Turn(u64),
+    Attachment,
     /// The watch on its conversation.
     Watch,
 }
@@ -109,8 +112,8 @@ struct Watched {
     cursor: Option<Cursor>,
     /// The turn that is being told.
     under_way: Option<TurnId>,
-    /// Own turns begun before the watch: their own attachments tell them.
-    told_elsewhere: Vec<TurnId>,
+    /// Own turns begun before the watch, and turns asked for again: their own attachments tell them.
+    told_elsewhere: VecDeque<TurnId>,
 }
 
 /// What of a watched conversation is told.
@@ -274,7 +277,7 @@ impl Handler<Broken> for WsSession {
     type Result = ();
 
     fn handle(&mut self, msg: Broken, ctx: &mut Ctx) {
-        self.broken(msg.attachment, msg.why, ctx);
+        self.broken(&msg, ctx);
     }
 }
 

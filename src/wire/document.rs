@@ -5,7 +5,10 @@ use idol_actors::{
     time::Timestamp,
 };
 
-use super::json::Object;
+use super::{
+    json::Object,
+    page::{Page, PageRequest},
+};
 use crate::config::Timestamps;
 
 /// An instant as an operator wants it written.
@@ -25,12 +28,26 @@ pub fn instant(timestamp: Timestamp, form: Timestamps) -> String {
 /// The document of `GET /conversation/{id}`.
 #[must_use]
 pub fn document(spelled: &str, snapshot: &Snapshot, form: Timestamps) -> String {
-    let bytes: usize = snapshot
-        .messages
-        .iter()
-        .map(|message| message.bytes() + 1)
-        .sum();
-    let object = Object::with_capacity(bytes + 512)
+    let object = head(spelled, snapshot, &snapshot.messages, form);
+    messages(object, &snapshot.messages, form).end()
+}
+
+/// The document with a part of its messages.
+#[must_use]
+pub fn page(spelled: &str, snapshot: &Snapshot, page: Page<'_>, form: Timestamps) -> String {
+    let object = head(spelled, snapshot, page.messages, form);
+    messages(object, page.messages, form)
+        .raw("has_more", page.more.as_json())
+        .end()
+}
+
+fn head(
+    spelled: &str,
+    snapshot: &Snapshot,
+    messages: &[StoredMessage],
+    form: Timestamps,
+) -> Object {
+    Object::with_capacity(bytes_of(messages) + 512)
         .string("id", spelled)
         .shown("created_at", instant(snapshot.created_at, form))
         .shown("updated_at", instant(snapshot.updated_at, form))
@@ -39,17 +56,21 @@ pub fn document(spelled: &str, snapshot: &Snapshot, form: Timestamps) -> String 
         })
         .maybe(snapshot.character_id.as_deref(), |it, id| {
             it.string("character_id", id)
-        });
-    let mut json = object.raw("messages", "[").end();
-    json.pop();
-    for (index, message) in snapshot.messages.iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        push_message(&mut json, message, form);
-    }
-    json.push_str("]}");
-    json
+        })
+}
+
+/// Room that messages take.
+#[must_use]
+pub fn bytes_of(messages: &[StoredMessage]) -> usize {
+    messages.iter().map(|message| message.bytes() + 1).sum()
+}
+
+/// Adds the member `messages`.
+#[must_use]
+pub fn messages(object: Object, messages: &[StoredMessage], form: Timestamps) -> Object {
+    object.list("messages", messages, |json, message| {
+        push_message(json, message, form);
+    })
 }
 
 fn push_message(json: &mut String, message: &StoredMessage, form: Timestamps) {
@@ -69,6 +90,13 @@ fn push_message(json: &mut String, message: &StoredMessage, form: Timestamps) {
 #[must_use]
 pub fn etag(snapshot: &Snapshot) -> String {
     format!("\"{:016x}-{}\"", snapshot.incarnation, snapshot.seq)
+}
+
+/// The strong entity tag of a part of a document.
+#[must_use]
+pub fn page_etag(snapshot: &Snapshot, request: &PageRequest) -> String {
+    let hash = request.hash();
+    format!("\"{:016x}-{}-{hash}\"", snapshot.incarnation, snapshot.seq)
 }
 
 #[cfg(test)]

@@ -73,6 +73,26 @@ impl Object {
         self
     }
 
+    /// Adds a list whose elements are written one after the other.
+    #[must_use]
+    pub fn list<T>(
+        mut self,
+        name: &str,
+        elements: impl IntoIterator<Item = T>,
+        mut push: impl FnMut(&mut String, T),
+    ) -> Self {
+        self.name(name);
+        self.0.push('[');
+        for (index, element) in elements.into_iter().enumerate() {
+            if index > 0 {
+                self.0.push(',');
+            }
+            push(&mut self.0, element);
+        }
+        self.0.push(']');
+        self
+    }
+
     /// Adds what is there, leaves out what is not.
     #[must_use]
     pub fn maybe<T>(self, value: Option<T>, add: impl FnOnce(Self, T) -> Self) -> Self {

@@ -13,9 +13,11 @@ use idol_actors::{
 
 use super::{
     chat::{Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
-    document::instant,
+    document::{bytes_of, instant, messages},
     fields::Fields,
+    idempotency,
     json::Object,
+    page::{MESSAGES_MAX, Page, PageRequest},
 };
 use crate::{
     config::Timestamps,
@@ -55,12 +57,22 @@ pub enum ClientMessage {
     },
     /// Wants a pong.
     Ping,
+    /// Wants a part of a conversation's messages.
+    History {
+        /// The conversation; none: the one last named on this socket.
+        conversation: Option<Named>,
+        /// Which part.
+        part: PageRequest,
+    },
     /// Wants no more events of a conversation.
     Leave {
         /// The conversation; none: the one last named on this socket.
         conversation: Option<Named>,
     },
 }
+
+/// Messages in one `history` where no limit is given.
+const HISTORY_MESSAGES: usize = 100;
 
 /// Which events of a conversation a socket wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +111,12 @@ impl Refused {
             code: "invalid_request",
             retry_after: None,
         }
+    }
+
+    /// No conversation is named, and none was before.
+    #[must_use]
+    pub fn no_conversation() -> Self {
+        Self::invalid("conversation_id is required. Send start_conversation first.")
     }
 
     /// The socket watches as much as it may.
@@ -149,6 +167,7 @@ impl ClientMessage {
             Some("leave") => Self::Leave {
                 conversation: conversation_of(&mut fields)?,
             },
+            Some("history") => Self::history(&mut fields)?,
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Refused::invalid(format!("Unknown message type: {shown}")));
@@ -169,16 +188,39 @@ impl ClientMessage {
         if choice.character_id.is_none() && fields.errors.is_empty() {
             return Err(Refused::invalid("character_id is required"));
         }
+        let conversation = conversation_of(fields)?;
+        let message = fields.filled("message");
+        let client_message_id = fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX);
+        let names = conversation.is_none() && message.is_some();
+        let too_short = |key: &String| key.chars().count() < idempotency::CHARACTERS_MIN;
+        if names && client_message_id.as_ref().is_some_and(too_short) {
+            let least = idempotency::CHARACTERS_MIN;
+            let msg = format!("String should have at least {least} characters to begin with");
+            fields.wrong("client_message_id", "string_too_short", msg);
+        }
         Ok(Self::Start {
-            conversation: conversation_of(fields)?,
-            message: fields.filled("message"),
+            conversation,
+            message,
             choice,
-            client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
+            client_message_id,
             watch: match flag(fields, "watch") {
                 true => Watch::All,
                 false => Watch::Own,
             },
             reasoning: reasoning_of(fields),
+        })
+    }
+
+    fn history(fields: &mut Fields<'_>) -> Result<Self, Refused> {
+        let most = i64::try_from(MESSAGES_MAX).unwrap_or(i64::MAX);
+        let limit = fields.integer("limit", 1, most);
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+        Ok(Self::History {
+            conversation: conversation_of(fields)?,
+            part: PageRequest {
+                after: fields.filled("after"),
+                limit: Some(limit.unwrap_or(HISTORY_MESSAGES)),
+            },
         })
     }
 
@@ -219,7 +261,7 @@ impl ClientMessage {
                 ..
             } => *reasoning == Reasoning::Shown || client_message_id.is_some(),
             Self::Ping => false,
-            Self::Leave { .. } => true,
+            Self::Leave { .. } | Self::History { .. } => true,
         }
     }
 }
@@ -353,6 +395,21 @@ pub fn ended(spelled: &str, event: &Event, outcome: &Outcome, timestamps: Timest
         })
         .maybe(model, |it, model| it.string("model", model))
         .shown("timestamp", instant(outcome.timestamp, timestamps))
+        .end()
+}
+
+/// `conversation_deleted`: it is watched no more.
+#[must_use]
+pub fn conversation_deleted(spelled: &str) -> String {
+    typed("conversation_deleted", spelled, 0).end()
+}
+
+/// `history`: a part of a conversation's messages.
+#[must_use]
+pub fn history(spelled: &str, page: Page<'_>, timestamps: Timestamps) -> String {
+    let object = typed("history", spelled, bytes_of(page.messages));
+    messages(object, page.messages, timestamps)
+        .raw("has_more", page.more.as_json())
         .end()
 }
 

@@ -437,7 +437,9 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
         (Method::DELETE, "/chat", "POST"),
         (Method::PUT, "/chat/stream", "POST"),
         (Method::GET, "/chat/stream/", "POST"),
-        (Method::POST, "/conversation/c1", "GET, HEAD"),
+        (Method::POST, "/conversation/c1", "GET, HEAD, DELETE"),
+        (Method::GET, "/conversation/c1/cancel", "POST"),
+        (Method::DELETE, "/conversations", "GET, HEAD"),
         (Method::PATCH, "/health", "GET, HEAD"),
         (Method::POST, "/ready", "GET, HEAD"),
         (Method::POST, "/metrics", "GET, HEAD"),
@@ -458,7 +460,13 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
 async fn what_a_path_allows_it_answers() {
     let app = TestApp::start().await;
     app.chat("c1", "hi").await;
-    for path in ["/health", "/ready", "/metrics", "/conversation/c1"] {
+    for path in [
+        "/health",
+        "/ready",
+        "/metrics",
+        "/conversation/c1",
+        "/conversations",
+    ] {
         let get = app.get(path).await;
 
         let head = app.http.head(app.url(path)).send().await.unwrap();

@@ -454,6 +454,18 @@ pub fn prompt(request: &idol_simulator::Request) -> Vec<Value> {
     messages[1..].to_vec()
 }
 
+/// The document that a mirror wrote, without what it says of the log it is from.
+pub fn mirrored(bytes: &[u8]) -> Value {
+    let mut document: Value = serde_json::from_slice(bytes).unwrap();
+    let revision = document
+        .as_object_mut()
+        .unwrap()
+        .remove("revision")
+        .unwrap();
+    assert!(revision["seq"].as_u64().unwrap() > 0, "{revision}");
+    document
+}
+
 /// Fails unless the answer is this error in the one shape of errors; returns its body.
 pub async fn refused(response: reqwest::Response, status: u16, code: &str) -> Value {
     let (given, headers) = (response.status(), response.headers().clone());

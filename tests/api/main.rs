@@ -13,10 +13,15 @@
 mod helpers;
 
 mod bad_input;
+mod cancelling;
 mod chat;
+mod deletion;
 mod documents;
 mod faults;
+mod idempotency;
+mod listing;
 mod observability;
+mod pages;
 mod process;
 mod resilience;
 mod stream;

@@ -15,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::helpers::{Events, Socket, client, say, within};
+use crate::helpers::{Events, Socket, client, mirrored, say, within};
 
 mod killed;
 mod leaks;
@@ -66,7 +66,7 @@ impl Launch {
             .data()
             .join("conversations")
             .join(format!("{conversation}.json"));
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        mirrored(&std::fs::read(path).unwrap())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -18,6 +18,8 @@ use crate::helpers::{TestApp, until, within};
 mod appends;
 mod full_disk;
 mod hammer;
+mod keeping;
+mod lost_end;
 mod panics;
 mod placement;
 mod repeats;

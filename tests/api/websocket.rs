@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 use crate::helpers::{Socket, TestApp};
 
 mod added;
+mod deleted;
 mod flow;
 mod frames;
+mod history;
 mod lifecycle;
 mod order;
 pub mod raw;
+mod repeated;
 mod watching;
 
 /// `start_conversation`, by a client of the ancestor.

@@ -6,8 +6,8 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::time::timeout;
 
 use super::{
-    Appending, Begun, Conversation, History, Pending, Recovering, Then, answer,
-    command::{Listener, Reply, Started, Took},
+    Appending, Begun, Conversation, History, Parked, Pending, Recovering, Then, answer,
+    command::{Adopting, Listener, Reply, Started, Took},
     document::Document,
     event::Outcome,
     message::StoredMessage,
@@ -90,6 +90,11 @@ impl Conversation {
             }
             match pending.then {
                 Then::Recovered => self.recovering = Recovering::No,
+                Then::Adopted { messages, reply } => {
+                    if let Some(reply) = reply {
+                        answer(reply, Ok(Adopting::Messages(messages)));
+                    }
+                }
                 Then::Deleted => {
                     self.deleted(ctx);
                     self.end_deletion(&Ok(()), ctx);
@@ -120,6 +125,7 @@ impl Conversation {
             self.carry_out_parked(ctx);
         }
         self.delete_once_settled(ctx);
+        self.adopt_found(ctx);
         self.run_next(ctx);
         self.pump_all(ctx);
         self.flush(ctx);
@@ -205,6 +211,12 @@ impl Conversation {
                     held.push(pending);
                 }
                 Then::Recovered => held.push(pending),
+                // A mirror offers it again.
+                Then::Adopted { reply, .. } => {
+                    if let Some(reply) = reply {
+                        answer(reply, Err(EngineError::StorageUnavailable.into()));
+                    }
+                }
                 Then::Deleted => {
                     self.end_deletion(&Err(EngineError::StorageUnavailable), ctx);
                 }
@@ -225,11 +237,6 @@ impl Conversation {
                 }
             }
         }
-        if self.recovering == Recovering::Yes {
-            for command in std::mem::take(&mut self.parked) {
-                command.refuse(EngineError::StorageUnavailable);
-            }
-        }
         if !held.is_empty() {
             held.append(&mut self.pending);
             self.pending = held;
@@ -245,6 +252,14 @@ impl Conversation {
             // One at a time: each turn that is refused meanwhile would otherwise add another.
             if let Some(earlier) = self.retry.replace(retry) {
                 ctx.cancel_future(earlier);
+            }
+            if self.recovering == Recovering::Yes {
+                for command in std::mem::take(&mut self.parked) {
+                    match command {
+                        reads @ Parked::Snapshot(..) => self.carry_out(reads, ctx),
+                        changes => changes.refuse(EngineError::StorageUnavailable),
+                    }
+                }
             }
             return;
         }
@@ -294,7 +309,14 @@ impl Conversation {
         for pending in batch.into_iter().chain(pending) {
             match pending.then {
                 Then::Accepted { reply, .. } => answer(reply, Err(told.clone().into())),
-                Then::Begun | Then::Ended { .. } | Then::Recovered | Then::Deleted => {}
+                Then::Adopted {
+                    reply: Some(reply), ..
+                } => answer(reply, Err(told.clone().into())),
+                Then::Begun
+                | Then::Ended { .. }
+                | Then::Recovered
+                | Then::Deleted
+                | Then::Adopted { reply: None, .. } => {}
             }
         }
         for follower in std::mem::take(&mut self.followers) {

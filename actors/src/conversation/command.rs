@@ -21,6 +21,7 @@ use crate::{
     caller::Caller,
     error::EngineError,
     id::{MessageId, TurnId},
+    mirror::imported::ImportedDocument,
 };
 
 /// Begins a conversation if it has not begun.
@@ -284,6 +285,17 @@ pub(crate) enum ControlKind {
     Detach,
 }
 
+/// What became of a copy that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adopting {
+    /// The log has all of it.
+    Nothing,
+    /// So many messages are in the log now that were not.
+    Messages(usize),
+    /// It is not a continuation of what the log has.
+    Parted,
+}
+
 /// Why a command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CommandError {
@@ -332,6 +344,10 @@ ask! {
 ask! {
     /// [`Delete`].
     AskDelete { command: Delete } -> ()
+}
+ask! {
+    /// A copy that may hold what the log does not.
+    AskAdopt { document: Box<ImportedDocument> } -> Adopting
 }
 ask! {
     /// [`Attach`].

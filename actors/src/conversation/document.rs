@@ -231,6 +231,7 @@ impl Document {
             prepended.character_id.as_deref(),
         );
         self.created_at = self.created_at.min(prepended.created_at);
+        self.begun.unverified = false;
         let ours = std::mem::take(&mut self.turns);
         for message in messages {
             self.import(message);

@@ -15,6 +15,7 @@ use crate::{
     id::TurnId,
     limits,
     log::{Checkpoint, LogError},
+    shared::Failpoint,
 };
 
 /// How much of the running reply's text is in the log.
@@ -114,6 +115,7 @@ impl Conversation {
         match outcome {
             Ok(()) => {
                 running.kept.bytes = reached;
+                self.shared.metrics.pieces_kept.inc();
                 let more = self
                     .streams
                     .get(running.ordinal)
@@ -122,6 +124,7 @@ impl Conversation {
                 if more {
                     self.text_came(ctx);
                 }
+                self.at(Failpoint::Kept);
                 if paused {
                     self.pump_all(ctx);
                 }

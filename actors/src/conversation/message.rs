@@ -311,6 +311,27 @@ impl StoredMessage {
         self.prompt_end as usize + TIMESTAMP_MEMBER.len() + 1
     }
 
+    /// The model that wrote it, for replies that name it.
+    #[must_use]
+    pub fn model(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Shape {
+            model: Option<String>,
+        }
+        serde_json::from_str::<Shape>(&self.fragment).ok()?.model
+    }
+
+    /// The tool calls that it asks for.
+    #[must_use]
+    pub fn tool_calls(&self) -> Option<RawJson> {
+        #[derive(Deserialize)]
+        struct Shape {
+            tool_calls: Option<RawJson>,
+        }
+        let shape: Shape = serde_json::from_str(&self.fragment).ok()?;
+        shape.tool_calls
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> Option<MessageId> {

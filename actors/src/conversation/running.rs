@@ -440,6 +440,9 @@ impl Handler<Progress> for Conversation {
         if text {
             self.text_came(ctx);
         }
+        if self.is_paused() {
+            self.at(Failpoint::Withheld);
+        }
         self.pump_all(ctx);
         match msg.end {
             None => {}

@@ -8,6 +8,7 @@ use super::{
     Begun, Conversation, Pending, Stage, Then, Waiting, answer,
     command::{Begin, Listener, Reply, StartTurn, Started, Want},
     document::{Document, TurnRecord},
+    elsewhere::Elsewhere,
     event::Received,
     message::{Draft, Stamp, StoredMessage},
     message_id,
@@ -59,7 +60,7 @@ impl Conversation {
                 user_id,
                 character_id,
                 imported_updated_at: None,
-                unverified: false,
+                unverified: matches!(self.elsewhere, Elsewhere::Late | Elsewhere::Unknown),
             }),
             messages: Vec::new(),
             then: Then::Begun,
@@ -207,6 +208,10 @@ impl Conversation {
     }
 
     fn open(&self) -> Result<(), EngineError> {
+        let space = self.shared.config.space.as_ref();
+        if space.is_some_and(|space| space.is_low()) {
+            return Err(EngineError::StorageUnavailable);
+        }
         let draining = self.shared.draining.load(Ordering::Acquire);
         match self.stage {
             Stage::Open if !draining => Ok(()),

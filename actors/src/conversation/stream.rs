@@ -10,11 +10,13 @@ use super::{
     document::{TurnRecord, TurnState},
     event::{Cursor, Event, EventBody, Outcome, Received},
     message::StoredMessage,
+    tool_calls,
 };
 use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     json_text::{JsonText, cut_at_or_below, decoded_len},
+    log::entry::{CANCELLED, INTERRUPTED},
     provider::{RawJson, ReplyHead},
 };
 
@@ -66,6 +68,16 @@ pub struct TurnStream {
     head: Arc<ReplyHead>,
     items: Vec<Item>,
     shown: Shown,
+    audience: Audience,
+}
+
+/// Who is told a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// Everybody who watches the conversation.
+    Everybody,
+    /// Whoever asks for this turn: those who watch were told it when it happened.
+    Asker,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +99,7 @@ impl TurnStream {
             head: Arc::default(),
             items: Vec::new(),
             shown: Shown::No,
+            audience: Audience::Everybody,
         }
     }
 
@@ -141,19 +154,44 @@ impl TurnStream {
         let TurnState::Ended(ended) = &record.state else {
             return None;
         };
-        let mut stream = Self::new(record.turn?, record.reply_id?);
+        let reply = record.reply();
+        let timestamp = reply.map_or(ended.at, StoredMessage::timestamp);
+        let turn = record.turn?;
+        let mut stream = Self::new(turn, record.reply_id?);
+        stream.audience = Audience::Asker;
+        // The upstream's own id is not stored: the turn's stands for it.
+        stream.set_head(Arc::new(ReplyHead {
+            id: turn.to_string(),
+            model: reply.and_then(StoredMessage::model).unwrap_or_default(),
+            provider: None,
+            created: timestamp.micros() / 1_000_000,
+        }));
         let received = record.received().to_vec();
         stream.show(Received {
             message: received.last().and_then(StoredMessage::id),
             messages: received,
         });
-        let reply = record.reply();
+        let cut = ended.error.is_some()
+            || [CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
+        // One that was stopped while it waited had no start.
+        if reply.is_some() || !cut {
+            stream.start(stream.head.model.as_str().into());
+        }
         if let Some(reply) = reply {
             let range = reply.text_range();
             if !range.is_empty() {
                 let text = Span::Stored(reply.fragment().clone(), range);
                 stream.items.push(Item::Text(text));
             }
+            if let Some(members) = reply.tool_calls().and_then(tool_calls::as_delta) {
+                stream.push_delta(members);
+            }
+        }
+        if !cut {
+            stream.push_finish(ended.finish_reason.clone(), None);
+        }
+        if let Some(usage) = &ended.usage {
+            stream.push_usage(usage.clone());
         }
         stream.end(Arc::new(Outcome {
             finish_reason: ended.finish_reason.clone(),
@@ -161,8 +199,8 @@ impl TurnStream {
             reply: reply.cloned(),
             reasoning: None,
             usage: ended.usage.clone(),
-            head: Arc::default(),
-            timestamp: reply.map_or(ended.at, StoredMessage::timestamp),
+            head: stream.head.clone(),
+            timestamp,
             error,
         }));
         Some(stream)
@@ -512,10 +550,10 @@ impl Streams {
             match stream.read(here, self.epoch, bytes_max) {
                 Some(found) => break found,
                 None if stream.ended() => {
-                    here = Position {
+                    here = self.for_watchers(Position {
                         ordinal: here.ordinal + 1,
                         ..Position::default()
-                    };
+                    });
                 }
                 None => return None,
             }
@@ -523,6 +561,22 @@ impl Streams {
         let event = Arc::new(event);
         self.last = Some((at, bytes_max, event.clone(), after));
         Some((event, after))
+    }
+
+    /// Where somebody who watches reads on: past the turns that were told to those who asked.
+    #[must_use]
+    pub fn for_watchers(&self, at: Position) -> Position {
+        let mut at = at;
+        while self
+            .get(at.ordinal)
+            .is_some_and(|stream| stream.audience == Audience::Asker)
+        {
+            at = Position {
+                ordinal: at.ordinal + 1,
+                ..Position::default()
+            };
+        }
+        at
     }
 
     /// The position of a turn's last event, once it has ended.

@@ -227,6 +227,9 @@ impl<S> Subscriber<S> {
             Interest::Turn(_) | Interest::All => {}
         }
         loop {
+            if self.interest == Interest::All {
+                self.position = streams.for_watchers(self.position);
+            }
             let Some((event, after)) = streams.read(self.position, bytes_max) else {
                 self.waiting_since = None;
                 return Next::Keep;
@@ -265,11 +268,13 @@ mod tests {
     use super::*;
     use crate::{
         conversation::{
+            document::{TurnRecord, TurnState},
             event::{EventBody, Outcome, Received},
             stream::TurnStream,
         },
         id::{MessageId, TurnId},
         json_text::JsonText,
+        log::entry::TurnEnded,
         time::Timestamp,
     };
 
@@ -378,6 +383,61 @@ mod tests {
         let seen = seen.borrow();
         assert_eq!(seen.len(), 3);
         assert!(seen.iter().all(|event| Arc::ptr_eq(event, &seen[0])));
+    }
+
+    #[test]
+    fn a_turn_that_is_told_again_to_one_is_not_told_again_to_those_who_watch() {
+        let ended = TurnEnded {
+            at: Timestamp::from_micros(1),
+            turn: TurnId::now(),
+            attempt: 1,
+            finish_reason: "stop".into(),
+            usage: None,
+            error: None,
+        };
+        let record = TurnRecord {
+            turn: Some(ended.turn),
+            reply_id: Some(MessageId::now()),
+            messages: smallvec::SmallVec::new(),
+            state: TurnState::Ended(Box::new(ended)),
+            key: None,
+        };
+        let mut streams = Streams::new(1);
+        let seen: RefCell<Vec<(&str, TurnId)>> = RefCell::default();
+        let send = |who: &&'static str, event: Arc<Event>| {
+            seen.borrow_mut().push((*who, event.turn));
+            Sent::Yes
+        };
+        let mut subscribers = Subscribers::default();
+        let at = |ordinal| Position {
+            ordinal,
+            ..Position::default()
+        };
+        // One that waits for the next turn, and one that has read a turn to its end.
+        subscribers.add("waits", Interest::All, at(1), 99);
+        subscribers.add("has read", Interest::All, at(0), 99);
+        let before = shown(&mut streams);
+        streams.get_mut(before).unwrap().end(outcome());
+        subscribers.pump_all(&mut streams, 64, Instant::now(), send);
+        let again = streams.push(TurnStream::from_record(&record).unwrap());
+        subscribers.add("asked", Interest::Turn(again), at(again), 99);
+        let after = shown(&mut streams);
+        subscribers.pump_all(&mut streams, 64, Instant::now(), send);
+
+        let turns_of = |who| {
+            let mut turns: Vec<_> = seen
+                .borrow()
+                .iter()
+                .filter(|it| it.0 == who)
+                .map(|it| it.1)
+                .collect();
+            turns.dedup();
+            turns
+        };
+        let turn_at = |ordinal| streams.get(ordinal).unwrap().turn();
+        assert_eq!(turns_of("asked"), [turn_at(again)]);
+        assert_eq!(turns_of("waits"), [turn_at(after)]);
+        assert_eq!(turns_of("has read"), [turn_at(before), turn_at(after)]);
     }
 
     #[test]

@@ -90,6 +90,29 @@ impl ToolCalls {
     }
 }
 
+/// Stored calls as the members of one delta, in which each call has its index.
+#[must_use]
+pub fn as_delta(calls: RawJson) -> Option<RawJson> {
+    #[derive(Serialize)]
+    struct Indexed<'a> {
+        index: usize,
+        #[serde(flatten)]
+        call: &'a serde_json::Map<String, serde_json::Value>,
+    }
+    #[derive(Serialize)]
+    struct Members<'a> {
+        tool_calls: Vec<Indexed<'a>>,
+    }
+    let calls: Vec<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_str(calls.get()).ok()?;
+    let tool_calls = calls.iter().enumerate();
+    let tool_calls = tool_calls.map(|(index, call)| Indexed { index, call });
+    let members = Members {
+        tool_calls: tool_calls.collect(),
+    };
+    serde_json::value::to_raw_value(&members).ok().map(RawJson)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +136,16 @@ mod tests {
             calls.finish().unwrap().get(),
             r#"[{"id":"call_a1","type":"function","function":{"name":"get_time","arguments":"{\"zone\":\"UTC\"}"}},{"id":"call_b2","type":"function","function":{"name":"ping","arguments":"{}"}}]"#
         );
+    }
+
+    #[test]
+    fn stored_calls_are_a_delta_again() {
+        let stored = r#"[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]"#;
+        let delta: serde_json::Value =
+            serde_json::from_str(as_delta(raw(stored)).unwrap().get()).unwrap();
+        let mut call = serde_json::from_str::<serde_json::Value>(stored).unwrap()[0].clone();
+        call["index"] = 0.into();
+        assert_eq!(delta, serde_json::json!({ "tool_calls": [call] }));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     id::{ConversationId, MessageId},
     log::sqlite::FileStamp,
-    mirror::Revision,
+    mirror::{REVISION_MEMBER, Revision, digest_of},
     provider::RawJson,
     time::Timestamp,
 };
@@ -83,7 +83,8 @@ impl ImportedDocument {
     /// Reads the document of a conversation.
     pub fn parse(id: &ConversationId, bytes: &[u8]) -> Result<Self, ImportError> {
         // Members are kept raw, and skipping raw JSON does not recurse: nesting costs no stack.
-        let members: Members<'_> = serde_json::from_str(str::from_utf8(bytes)?)?;
+        let json = str::from_utf8(bytes)?;
+        let members: Members<'_> = serde_json::from_str(json)?;
         let mut document = Self {
             created_at: None,
             updated_at: None,
@@ -111,10 +112,7 @@ impl ImportedDocument {
                 "user_id" => set(&mut document.user_id, text(value)),
                 "character_id" => set(&mut document.character_id, text(value)),
                 "messages" => set(&mut messages, Some(value)),
-                "revision" => set(
-                    &mut document.revision,
-                    serde_json::from_str(value.get()).ok(),
-                ),
+                "revision" => set(&mut document.revision, revision(json, value)),
                 _ => false,
             };
             if !understood && value.get() != "null" {
@@ -164,6 +162,14 @@ fn set<T>(place: &mut Option<T>, value: Option<T>) -> bool {
 
 fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
+}
+
+/// What of which log the text shows, if nobody has touched it since.
+fn revision(text: &str, value: &RawValue) -> Option<Revision> {
+    let revision: Revision = serde_json::from_str(value.get()).ok()?;
+    let at = value.get().as_ptr().addr() - text.as_ptr().addr();
+    let before = text[..at].strip_suffix(REVISION_MEMBER)?;
+    (digest_of([before]) == revision.sha256).then_some(revision)
 }
 
 fn timestamp(value: &RawValue) -> Option<Timestamp> {

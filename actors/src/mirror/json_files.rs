@@ -3,7 +3,11 @@
 //! Behind the log by seconds; caught up from it after a restart. A file that somebody edited is
 //! kept beside the new one, never overwritten.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use actix::{
     Actor, ActorFutureExt as _, Addr, Arbiter, AsyncContext as _, Context, Handler, ResponseFuture,
@@ -15,11 +19,12 @@ use tokio::{
 };
 
 use self::batch::{Outcome, Tools};
-use super::{Changed, Flush, Render, schedule::Schedule};
+use super::{Adopter, Changed, Flush, Render, schedule::Schedule};
 use crate::{
     id::ConversationId,
     log::{
         LogError,
+        space::DiskSpace,
         sqlite::{FileStamp, LaggingCursor, LaggingPage, Progress, SqliteLog, Step},
     },
 };
@@ -43,6 +48,9 @@ const BATCH: usize = 32;
 
 /// Rows of the log looked at in one step of a sweep.
 const SWEEP_PAGE: usize = 256;
+
+/// How often it is looked whether there is room on the disk again.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the log is asked for what no notice told.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -72,9 +80,18 @@ pub struct Running {
     /// Always the newest state.
     pub state: watch::Receiver<MirrorState>,
     arbiter: Arbiter,
+    adopter: Arc<OnceLock<Arc<dyn Adopter>>>,
 }
 
 impl Running {
+    /// Names the owner of conversations, who is started after the mirrors: a file that is ahead of
+    /// the log waits for it.
+    pub fn connect(&self, adopter: Arc<dyn Adopter>) {
+        if self.adopter.set(adopter).is_err() {
+            tracing::error!("the conversations have an owner already");
+        }
+    }
+
     /// Ends the mirror's thread. What is pending is found in the log by the next run.
     pub fn stop(&self) {
         self.arbiter.stop();
@@ -88,6 +105,8 @@ pub struct JsonFilesOptions {
     pub dir: PathBuf,
     /// Quiet after which a conversation that changed is written (`MIRROR_IDLE_SECS`).
     pub idle: Duration,
+    /// The room on the disk: while it is low, nothing is written.
+    pub space: Option<Arc<DiskSpace>>,
 }
 
 /// The step to record when a document read by [`read`] has become a conversation of the log.
@@ -111,6 +130,7 @@ pub fn adopted(id: ConversationId, incarnation: u64, file: FileStamp) -> Progres
 pub struct JsonFiles {
     tools: Tools,
     schedule: Schedule,
+    space: Option<Arc<DiskSpace>>,
     state: watch::Sender<MirrorState>,
     /// A round or a step of a sweep is under way.
     busy: bool,
@@ -126,13 +146,17 @@ impl JsonFiles {
     pub fn run(log: Arc<SqliteLog>, render: Arc<dyn Render>, options: JsonFilesOptions) -> Running {
         let arbiter = Arbiter::new();
         let (sender, state) = watch::channel(MirrorState::default());
+        let adopter = Arc::new(OnceLock::new());
+        let tools = Tools {
+            log,
+            render,
+            dir: options.dir,
+            adopter: adopter.clone(),
+        };
         let address = Self::start_in_arbiter(&arbiter.handle(), move |_| Self {
-            tools: Tools {
-                log,
-                render,
-                dir: options.dir,
-            },
+            tools,
             schedule: Schedule::new(options.idle),
+            space: options.space,
             state: sender,
             busy: false,
             sweep: Some(LaggingCursor::default()),
@@ -143,6 +167,7 @@ impl JsonFiles {
             address,
             state,
             arbiter,
+            adopter,
         }
     }
 }
@@ -211,6 +236,11 @@ impl JsonFiles {
         }
         if !self.flushes.is_empty() && waiting(self.schedule.next_due()) {
             self.schedule.hasten_untried(now);
+        }
+        if self.space.as_ref().is_some_and(|space| space.is_low()) {
+            // What room there is belongs to the log.
+            self.answer_flushes();
+            return self.wake_at(now + SPACE_EVERY, ctx);
         }
         let due = self.schedule.take_due(now, BATCH);
         if due.is_empty() {
@@ -331,9 +361,12 @@ impl JsonFiles {
 
     /// Wakes when the next document is due.
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let Some(due) = self.schedule.next_due() else {
-            return;
-        };
+        if let Some(due) = self.schedule.next_due() {
+            self.wake_at(due, ctx);
+        }
+    }
+
+    fn wake_at(&mut self, due: Instant, ctx: &mut Context<Self>) {
         if let Some((set_for, alarm)) = self.alarm {
             if set_for <= due {
                 return;

@@ -2,7 +2,9 @@
 
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use idol_actors::{
-    conversation::command::{Attach, Attachment, Begin, From, Listener, StartTurn, Want},
+    conversation::command::{
+        Attach, Attachment, Begin, From, Listener, StartTurn, Started, Took, Want,
+    },
     error::EngineError,
     handle::ConversationHandle,
     id::TurnId,
@@ -14,9 +16,14 @@ use crate::{
     session::Given,
     wire::{
         chat::{ChatRequest, Named, PromptChoice},
+        idempotency,
+        page::PageRequest,
         socket::{self, ClientMessage, Reasoning, Refused, Watch},
     },
 };
+
+/// Most bytes of messages in one `history`.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
 
 /// Something a client says.
 struct Saying {
@@ -37,6 +44,12 @@ impl WsSession {
             match message {
                 ClientMessage::Ping => {}
                 ClientMessage::Leave { conversation } => self.leave(conversation),
+                ClientMessage::History { conversation, part } => {
+                    match conversation.or_else(|| self.current.clone()) {
+                        Some(named) => self.history(named, part, ctx),
+                        None => ctx.text(socket::refused(&Refused::no_conversation())),
+                    }
+                }
                 ClientMessage::Start {
                     conversation,
                     message,
@@ -45,7 +58,12 @@ impl WsSession {
                     watch,
                     reasoning,
                 } => {
-                    let named = conversation.unwrap_or_else(Named::random);
+                    let named = match (conversation, &message, &client_message_id) {
+                        (Some(named), _, _) => named,
+                        // A repeat of the message means the same conversation.
+                        (None, Some(_), Some(key)) => idempotency::conversation(&self.caller, key),
+                        (None, _, _) => Named::random(),
+                    };
                     self.remember(&named, &choice);
                     let first = message.map(|text| Saying {
                         named: named.clone(),
@@ -64,9 +82,7 @@ impl WsSession {
                     reasoning,
                 } => {
                     let Some(named) = conversation.or_else(|| self.current.clone()) else {
-                        let sentence =
-                            "conversation_id is required. Send start_conversation first.";
-                        ctx.text(socket::refused(&Refused::invalid(sentence)));
+                        ctx.text(socket::refused(&Refused::no_conversation()));
                         continue;
                     };
                     self.remember(&named, &choice);
@@ -213,22 +229,27 @@ impl WsSession {
     fn start_turn(&mut self, saying: Saying, ctx: &mut Ctx) {
         self.busy = Busy::Yes;
         let turn = TurnId::now();
+        let number = self.number_attachment();
         let watched = |it: &Watched| it.named.id == saying.named.id;
-        let (via, listener) = if self.watched.iter().any(watched) {
-            (Via::Watch, None)
-        } else {
-            // Held back until the turns before it are over.
-            let (given, credit) = match self.own.is_empty() {
-                true => (Given::Window, limits::CREDIT_WINDOW),
-                false => (Given::Nothing, 0),
-            };
-            let number = self.number_attachment();
-            self.book.borrow_mut().expect(number, given);
-            (Via::Turn(number), Some(self.listener(number, credit, ctx)))
+        let via = match self.watched.iter().any(watched) {
+            true => Via::Watch,
+            false => Via::Attachment,
         };
         let command = self.command(&saying, turn);
+        // Held back until the turns before it are over. A turn that a watch tells needs no
+        // attachment, unless it turns out to be the turn of an earlier request.
+        let (given, credit) = match (via, self.own.is_empty()) {
+            (Via::Attachment, true) => (Given::Window, limits::CREDIT_WINDOW),
+            (Via::Attachment, false) | (Via::Watch, _) => (Given::Nothing, 0),
+        };
+        let listens = via == Via::Attachment || command.key.is_some();
+        let listener = listens.then(|| self.listener(number, credit, ctx));
+        if listens {
+            self.book.borrow_mut().expect(number, given);
+        }
         let conversation = self.handle_of(&saying.named);
         self.own.push_back(Own {
+            number,
             turn,
             named: saying.named,
             client_message_id: saying.client_message_id,
@@ -239,24 +260,72 @@ impl WsSession {
         });
         let start = async move { conversation.start_turn(command, listener).await };
         ctx.spawn(start.into_actor(self).map(move |started, act, ctx| {
-            match (started, via) {
-                (Ok(started), Via::Turn(number)) => {
-                    if let Some(attachment) = started.attachment {
-                        act.attached(number, attachment, ctx);
-                    }
-                    // The turn before it may have ended while this one was being synced.
-                    act.advance(ctx);
-                }
-                (Ok(_), Via::Watch) => {}
-                (Err(error), _) => act.fail(turn, error, ctx),
+            match started {
+                Ok(started) => act.turn_started(number, started, ctx),
+                Err(error) => act.fail(number, error, ctx),
             }
             act.ready(ctx);
         }));
     }
 
+    /// An own turn is in the log, or was there before. A watch may be telling one that was, or runs
+    /// again, as somebody else's: its own attachment tells it from the beginning, as this client's.
+    fn turn_started(&mut self, number: u64, started: Started, ctx: &mut Ctx) {
+        let own = self.own.iter_mut().find(|own| own.number == number);
+        if let Some(own) = own
+            && let Some(attachment) = started.attachment
+        {
+            let begun_here = started.took == Took::New && started.turn == own.turn;
+            own.turn = started.turn;
+            if own.via == Via::Watch && begun_here {
+                self.book.borrow_mut().close(number);
+            } else {
+                own.via = Via::Attachment;
+                let conversation = own.named.id.clone();
+                let watched = self.watched.iter_mut();
+                for watched in watched.filter(|it| it.named.id == conversation) {
+                    watched.leave_to_another(started.turn);
+                }
+                self.attached(number, attachment, ctx);
+            }
+        }
+        // The turn before it may have ended while this one was being synced.
+        self.advance(ctx);
+    }
+
     fn command(&self, saying: &Saying, turn: TurnId) -> StartTurn {
-        ChatRequest::of_text(&saying.text, saying.choice.clone(), &self.server.defaults)
-            .into_command(self.caller.clone(), turn)
+        let choice = &saying.choice;
+        let key = saying.client_message_id.clone().map(|key| {
+            let (model, system) = (choice.model.as_deref(), choice.system_prompt.as_deref());
+            idempotency::of_message(key, &saying.text, model, system)
+        });
+        StartTurn {
+            key,
+            ..ChatRequest::of_text(&saying.text, choice.clone(), &self.server.defaults)
+                .into_command(self.caller.clone(), turn)
+        }
+    }
+
+    /// Tells a part of a conversation's history.
+    fn history(&mut self, named: Named, part: PageRequest, ctx: &mut Ctx) {
+        self.busy = Busy::Yes;
+        let conversation = self.handle_of(&named);
+        let caller = self.caller.clone();
+        let read = async move { conversation.snapshot(caller).await };
+        ctx.spawn(read.into_actor(self).map(move |read, act, ctx| {
+            let found = read.and_then(|found| found.ok_or(EngineError::NotFound));
+            ctx.text(match found {
+                Ok(snapshot) => match part.of(&snapshot.messages) {
+                    Ok(page) => {
+                        let page = page.within(HISTORY_BYTES_MAX);
+                        socket::history(&named.spelled, page, act.server.timestamps)
+                    }
+                    Err(error) => socket::refused(&Refused::invalid(format!("after: {error}"))),
+                },
+                Err(error) => socket::turn_error(&named.spelled, None, &error),
+            });
+            act.ready(ctx);
+        }));
     }
 
     pub(super) fn handle_of(&self, named: &Named) -> ConversationHandle {

@@ -8,9 +8,10 @@ use idol_actors::{
     },
     error::EngineError,
     id::TurnId,
+    limits,
 };
 
-use super::{Ctx, Own, Via, Wanted, Watched, WsSession};
+use super::{Broken, Ctx, Own, Via, Wanted, Watched, WsSession};
 use crate::wire::{
     chat::Named,
     socket::{self, Reasoning},
@@ -31,11 +32,12 @@ enum Whose {
 }
 
 impl Own {
-    /// Whether an attachment tells it. A watch that does tells no turn of another conversation.
-    fn is_told_by(&self, attachment: u64) -> bool {
+    /// Whether this attachment's event is of it. What comes over its own attachment is, before it
+    /// is known which turn that is; a watch tells no turn of another conversation.
+    fn is_told_by(&self, attachment: u64, event: &Event) -> bool {
         match self.via {
-            Via::Turn(number) => number == attachment,
-            Via::Watch => true,
+            Via::Attachment => self.number == attachment,
+            Via::Watch => self.turn == event.turn,
         }
     }
 }
@@ -46,12 +48,26 @@ impl Watched {
         self.cursor = Some(event.cursor);
         if let Some(index) = self.told_elsewhere.iter().position(|it| *it == event.turn) {
             if event.is_last() {
-                self.told_elsewhere.swap_remove(index);
+                self.told_elsewhere.remove(index);
             }
             return false;
         }
         self.under_way = (!event.is_last()).then_some(event.turn);
         self.wanted == Wanted::All
+    }
+
+    /// From now on an attachment of its own tells a turn, which is perhaps over already.
+    pub(super) fn leave_to_another(&mut self, turn: TurnId) {
+        if self.under_way == Some(turn) {
+            self.under_way = None;
+        }
+        if !self.told_elsewhere.contains(&turn) {
+            self.told_elsewhere.push_back(turn);
+        }
+        // More turns than a client may ask for at once are not under way.
+        if self.told_elsewhere.len() > limits::OWN_TURNS_MAX {
+            self.told_elsewhere.pop_front();
+        }
     }
 }
 
@@ -66,11 +82,12 @@ impl WsSession {
         let own = self
             .own
             .iter_mut()
-            .find(|own| own.turn == event.turn && own.is_told_by(number));
-        let own_turn = own.is_some();
+            .find(|own| own.is_told_by(number, event));
+        let own_turn = own.as_ref().map(|own| own.number);
         let told = match (own, watched) {
             (Some(own), _) => {
                 own.cursor = Some(event.cursor);
+                own.turn = event.turn;
                 let whose = Whose::Own(own.client_message_id.clone());
                 Some((own.named.clone(), own.reasoning, whose))
             }
@@ -89,8 +106,8 @@ impl WsSession {
             Wrote::Nothing => self.book.borrow_mut().skipped(number),
         }
         if event.is_last() {
-            if own_turn {
-                self.turn_over(event.turn, ctx);
+            if let Some(own) = own_turn {
+                self.turn_over(own, ctx);
             }
             self.go_when_all_is_told(ctx);
         }
@@ -150,22 +167,17 @@ impl WsSession {
     }
 
     /// Takes an own turn off the list; the next one may come.
-    fn turn_over(&mut self, turn: TurnId, ctx: &mut Ctx) {
-        if let Some(position) = self.own.iter().position(|own| own.turn == turn)
-            && let Some(Via::Turn(number)) = self.own.remove(position).map(|own| own.via)
-        {
-            self.book.borrow_mut().close(number);
-        }
+    fn turn_over(&mut self, number: u64, ctx: &mut Ctx) {
+        self.own.retain(|own| own.number != number);
+        self.book.borrow_mut().close(number);
         self.advance(ctx);
     }
 
     /// No more events of an own turn will come.
-    pub(super) fn fail(&mut self, turn: TurnId, error: EngineError, ctx: &mut Ctx) {
-        if let Some(own) = self.own.iter_mut().find(|own| own.turn == turn) {
+    pub(super) fn fail(&mut self, number: u64, error: EngineError, ctx: &mut Ctx) {
+        if let Some(own) = self.own.iter_mut().find(|own| own.number == number) {
             own.failed = Some(error);
-            if let Via::Turn(number) = own.via {
-                self.book.borrow_mut().close(number);
-            }
+            self.book.borrow_mut().close(number);
         }
         self.advance(ctx);
     }
@@ -174,8 +186,8 @@ impl WsSession {
     pub(super) fn advance(&mut self, ctx: &mut Ctx) {
         while let Some(own) = self.own.front() {
             let Some(error) = &own.failed else {
-                if let Via::Turn(number) = own.via {
-                    self.book.borrow_mut().release_held(number);
+                if own.via == Via::Attachment {
+                    self.book.borrow_mut().release_held(own.number);
                 }
                 break;
             };
@@ -188,34 +200,37 @@ impl WsSession {
         self.go_when_all_is_told(ctx);
     }
 
-    /// An attachment has ended: its conversation died, or gave up on a client that did not read.
-    pub(super) fn broken(&mut self, number: u64, why: Detached, ctx: &mut Ctx) {
-        let own = self.own.iter().find(|own| own.via == Via::Turn(number));
-        if let Some(own) = own.filter(|own| own.failed.is_none()) {
-            let (turn, named) = (own.turn, own.named.clone());
-            match (why, own.cursor) {
+    /// An attachment has ended: its conversation died or was deleted, or it gave up on a client
+    /// that did not read.
+    pub(super) fn broken(&mut self, msg: &Broken, ctx: &mut Ctx) {
+        let number = msg.attachment;
+        let own = |own: &&Own| own.via == Via::Attachment && own.number == number;
+        if let Some(own) = self.own.iter().find(own) {
+            let (named, cursor) = (own.named.clone(), own.cursor);
+            match (msg.why, cursor) {
+                _ if own.failed.is_some() => {}
                 (Detached::Stalled, Some(cursor)) => {
                     let failed = move |act: &mut Self, error, ctx: &mut Ctx| {
-                        act.fail(turn, error, ctx);
+                        act.fail(number, error, ctx);
                     };
                     self.attach_again(number, &named, From::TurnAt(cursor), failed, ctx);
                 }
                 (Detached::Stalled | Detached::Lost | Detached::Deleted, _) => {
-                    self.fail(turn, EngineError::Restarted, ctx);
+                    self.fail(number, msg.error(), ctx);
                 }
             }
         } else if let Some(watched) = self.watched.iter().find(|it| it.attachment == number) {
             let named = watched.named.clone();
-            match (why, watched.cursor) {
+            match (msg.why, watched.cursor) {
                 (Detached::Stalled, Some(cursor)) => {
-                    let failed = move |act: &mut Self, _gone, ctx: &mut Ctx| {
-                        act.watch_lost(number, ctx);
+                    let failed = move |act: &mut Self, error, ctx: &mut Ctx| match error {
+                        EngineError::NotFound => act.watch_over(number, error, ctx),
+                        _gone => act.watch_lost(number, ctx),
                     };
                     self.attach_again(number, &named, From::Cursor(cursor), failed, ctx);
                 }
-                (Detached::Stalled | Detached::Lost | Detached::Deleted, _) => {
-                    self.watch_lost(number, ctx);
-                }
+                (Detached::Deleted, _) => self.watch_over(number, msg.error(), ctx),
+                (Detached::Stalled | Detached::Lost, _) => self.watch_lost(number, ctx),
             }
         }
     }
@@ -267,7 +282,12 @@ impl WsSession {
             }
         }
         if watched.wanted == Wanted::All {
-            ctx.text(socket::turn_error(&watched.named.spelled, None, &error));
+            let spelled = &watched.named.spelled;
+            ctx.text(match error {
+                // It was there, as it was watched.
+                EngineError::NotFound => socket::conversation_deleted(spelled),
+                error => socket::turn_error(spelled, None, &error),
+            });
         }
         self.advance(ctx);
     }

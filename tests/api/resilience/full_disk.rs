@@ -1,6 +1,12 @@
 //! A log that refuses to write: new turns are refused, and the end of a turn is held until it is there.
 
-use std::pin::pin;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures::poll;
 use idol_actors::{
@@ -202,4 +208,61 @@ async fn a_cancelled_turn_that_the_log_refused_is_gone_and_holds_up_no_other() {
     assert_eq!([said[0].clone(), said[2].clone()], users);
     assert_eq!(said.len(), 3);
     app.chat("c1", "fourth").await;
+}
+
+#[tokio::test]
+async fn below_the_floor_nothing_begins_and_what_runs_ends() {
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let probe = {
+        let free = free.clone();
+        Arc::new(move || Ok(free.load(Ordering::Relaxed)))
+    };
+    let app = Setup::new()
+        .set("MIN_FREE_MB", "64")
+        .tuning(|tuning| tuning.free_space = Some(probe))
+        .start()
+        .await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::from("tokens=6").hold_at(3, &gate));
+    let events = app.stream(say("c1", "I am Alice")).await;
+    gate.reached(1, DEADLINE).await.unwrap();
+    let ballast = app.data_dir().join("ballast");
+    assert!(ballast.exists());
+
+    free.store(1 << 20, Ordering::Relaxed);
+    until("the ballast to be given up", async || {
+        (!ballast.exists()).then_some(())
+    })
+    .await;
+
+    for id in ["c1", "new"] {
+        let refused = app.post("/chat", say(id, "more")).await;
+        assert_refused(refused, 503, "storage_unavailable").await;
+    }
+    assert_eq!(
+        app.simulator.chat_requests().len(),
+        1,
+        "no early upstream call"
+    );
+    gate.open();
+    assert_eq!(events.all().await.last().unwrap()["type"], "done");
+    assert_eq!(app.said("c1").await[1], assistant(&reply_text(0, 6)));
+    // The mirror leaves the room that there is to the log.
+    let file = app.data_dir().join("conversations/c1.json");
+    let shown = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(!shown.contains("assistant"), "{shown}");
+
+    free.store(u64::MAX, Ordering::Relaxed);
+    until("service to resume", async || {
+        let answer = app.post("/chat", say("c1", "again")).await;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+    until("the mirror to go on", async || {
+        let shown = std::fs::read_to_string(&file).unwrap_or_default();
+        shown.contains("assistant").then_some(())
+    })
+    .await;
+    until("the ballast", async || ballast.exists().then_some(())).await;
 }

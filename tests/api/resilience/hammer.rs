@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::{assistant, user};
-use crate::helpers::{Events, Setup, TestApp, client, say, within};
+use crate::helpers::{Events, Setup, TestApp, client, mirrored, say, within};
 
 const CONVERSATIONS: usize = 20;
 const CLIENTS: usize = 16;
@@ -185,7 +185,7 @@ async fn whatever_was_acknowledged_amid_starts_retirements_and_panics_is_there_o
     for conversation in 0..CONVERSATIONS {
         let id = format!("c{conversation}");
         let file = directory.path().join(format!("conversations/{id}.json"));
-        let file: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let file = mirrored(&std::fs::read(file).unwrap());
         assert_eq!(file, app.document(&id).await);
     }
 }

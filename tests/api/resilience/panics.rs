@@ -61,7 +61,10 @@ async fn a_panic_ends_the_turn_of_its_conversation_and_no_other() {
     assert_eq!(neighbour.last().unwrap()["type"], "done");
     // What was acknowledged is there; the socket is as good as before.
     let said = app.said("victim").await;
-    assert_eq!(said, [&kept[..], &[user("second")]].concat());
+    assert!(
+        said.starts_with(&[&kept[..], &[user("second")]].concat()),
+        "{said:?}"
+    );
     socket
         .send(json!({"type": "message", "message": "Are you there?"}))
         .await;
@@ -126,10 +129,15 @@ async fn turns_that_wait_behind_a_panic_are_told_and_kept() {
         assert_eq!(last["code"], "conversation_restarted");
     }
     assert_refused(super::answered(third).await, 503, "conversation_restarted").await;
-    let users = [user("first"), user("second"), user("third")];
-    assert_eq!(app.said("c1").await, users);
+    // Of the first one's reply there may be what was kept before the panic.
+    let users = async || -> Vec<_> {
+        let said = app.said("c1").await;
+        said.into_iter().filter(|it| it.0 == "user").collect()
+    };
+    let told = [user("first"), user("second"), user("third")];
+    assert_eq!(users().await, told);
     app.chat("c1", "fourth").await;
-    assert_eq!(app.said("c1").await.len(), 5);
+    assert_eq!(users().await, [&told[..], &[user("fourth")]].concat());
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn a_stop_in_the_midst_of_a_stream_finishes_it_also_on_its_callers_thread(
     assert_eq!(events.last().unwrap()["type"], "done");
     assert_eq!(stopped.await.unwrap(), Ended::Stopped);
     let file = directory.path().join("conversations/c1.json");
-    let file: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let file = crate::helpers::mirrored(&std::fs::read(file).unwrap());
     let app = setup().start_with(Simulator::start().unwrap()).await;
     let (document, _) = raw(&app, "c1").await;
     let document: serde_json::Value = serde_json::from_slice(&document).unwrap();

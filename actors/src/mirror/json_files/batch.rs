@@ -1,20 +1,25 @@
 //! One round of writing: a few documents, three syncs' worth of directory work in common.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use tokio::task::spawn_blocking;
 
 use super::{
     MIRROR,
     files::{self, Document, Published, Staged},
+    read::read_strange,
 };
 use crate::{
     id::ConversationId,
     log::{
         Log as _, LogError,
-        sqlite::{Progress, SqliteLog, Step},
+        sqlite::{MirrorRow, Progress, SqliteLog, Step},
     },
-    mirror::{Render, RenderError},
+    mirror::{AdoptError, Adopted, Adopter, Render, RenderError},
 };
 
 /// Text of one round: bounds what is held between render and sync. A larger document goes alone.
@@ -26,6 +31,8 @@ pub(super) struct Tools {
     pub(super) log: Arc<SqliteLog>,
     pub(super) render: Arc<dyn Render>,
     pub(super) dir: PathBuf,
+    /// The conversations' owner, once there is one.
+    pub(super) adopter: Arc<OnceLock<Arc<dyn Adopter>>>,
 }
 
 /// How a document of a round fared.
@@ -156,6 +163,9 @@ impl Tools {
         let (Some(row), Some(loaded)) = (row, loaded) else {
             return Err(NotReady::Gone);
         };
+        if let Some(ahead) = self.ahead(&row).await {
+            return Err(ahead);
+        }
         let render = Arc::clone(&self.render);
         let rendering = id.clone();
         let rendered = spawn_blocking(move || render.render(&rendering, loaded))
@@ -167,7 +177,32 @@ impl Tools {
             seq: rendered.seq,
             json: rendered.json,
             ours: [row.written, row.intended],
+            log: self.log.log_id(),
         })
+    }
+
+    /// Whether the file that is there shows more of the conversation than the log has: then its owner
+    /// takes that over, which it does when it is asked for anything, and the file is left as it is.
+    async fn ahead(&self, row: &MirrorRow) -> Option<NotReady> {
+        let (dir, id) = (self.dir.clone(), row.id.clone());
+        let known = [row.written, row.intended];
+        let copy = spawn_blocking(move || read_strange(&dir, &id, known));
+        let copy = copy.await.ok()??;
+        let log = self.log.log_id();
+        let ahead = copy.revision.as_ref().is_some_and(|it| {
+            it.log == log && it.incarnation == row.incarnation && it.seq > row.seq
+        });
+        if !ahead {
+            return None;
+        }
+        let Some(adopter) = self.adopter.get() else {
+            return Some(NotReady::Failed("a file is ahead of the log".into()));
+        };
+        match adopter.adopt(row.id.clone(), copy).await {
+            // The next round writes what is then in the log; one that has parted is set aside by it.
+            Ok(Adopted::Messages(_) | Adopted::Nothing) | Err(AdoptError::Parted) => None,
+            Err(AdoptError::Unavailable(reason)) => Some(NotReady::Failed(reason)),
+        }
     }
 
     async fn stage(&self, document: Document) -> Result<Staged, Arc<str>> {

@@ -10,7 +10,9 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{id::ConversationId, log::sqlite::FileStamp, time::Timestamp};
+use crate::{
+    id::ConversationId, log::sqlite::FileStamp, mirror::imported::ImportedDocument, time::Timestamp,
+};
 
 /// Ending of a file that is not in place yet.
 const TEMPORARY: &str = ".json.tmp";
@@ -24,6 +26,20 @@ pub(super) struct Document {
     pub(super) json: Vec<Arc<str>>,
     /// The stamps by which a file in its place is known as ours.
     pub(super) ours: [Option<FileStamp>; 2],
+    /// The log it is from.
+    pub(super) log: Uuid,
+}
+
+impl Document {
+    /// Whether a file that is none of those that were noted is one of ours all the same, and older:
+    /// the note was lost with the end of the log.
+    fn supersedes(&self, path: &Path) -> io::Result<bool> {
+        let copy = ImportedDocument::parse(&self.id, &fs::read(path)?);
+        let revision = copy.ok().and_then(|copy| copy.revision);
+        Ok(revision.is_some_and(|it| {
+            it.log == self.log && it.incarnation == self.incarnation && it.seq <= self.seq
+        }))
+    }
 }
 
 /// A document on disk, under its temporary name.
@@ -89,6 +105,7 @@ pub(super) fn publish(
         let path = dir.join(format!("{}.json", document.id));
         let set_aside = match fs::symlink_metadata(&path) {
             Ok(found) if document.ours.contains(&Some(self::stamp(&found))) => None,
+            Ok(_) if document.supersedes(&path)? => None,
             Ok(_) => Some(set_aside(dir, &document.id, &path)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),

@@ -79,7 +79,9 @@ pub fn read_strange(
         return None;
     }
     let bytes = fs::read(&path).ok()?;
-    ImportedDocument::parse(id, &bytes).ok()
+    let mut document = ImportedDocument::parse(id, &bytes).ok()?;
+    document.file = Some(stamp(&metadata));
+    Some(document)
 }
 
 fn unreadable(dir: &Path, id: &ConversationId) -> PathBuf {

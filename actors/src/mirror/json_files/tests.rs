@@ -85,6 +85,7 @@ impl Bench {
         let options = JsonFilesOptions {
             dir: self.dir.conversations(),
             idle,
+            space: None,
         };
         JsonFiles::run(Arc::clone(&self.log), Arc::new(Messages), options)
     }

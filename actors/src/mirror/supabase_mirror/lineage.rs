@@ -118,7 +118,9 @@ impl Work {
         let Some((document, text_hash)) = self.read().await? else {
             return Ok(Lineage::LookAgain);
         };
-        let revision = document.as_ref().and_then(|document| document.revision);
+        let revision = document
+            .as_ref()
+            .and_then(|document| document.revision.clone());
         if let Some(revision) = revision {
             let found = Metadata {
                 log: revision.log,

@@ -1,0 +1,215 @@
+//! Documents of this conversation that are not in the log: looked for when it is first used, or
+//! offered by a mirror that found one.
+//!
+//! What only reads waits for the answer: a read that fails is never "not there". What begins the
+//! conversation waits a moment, so that the companion remembers, and then goes on without: its
+//! beginning is marked as unverified, and what is found later is placed before it.
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use std::{sync::atomic::Ordering, time::Duration};
+use tokio::time::timeout;
+
+use super::{
+    Begun, Conversation, History, Parked, Pending, Then, answer,
+    command::{Adopting, Reply},
+    document::Folded,
+};
+use crate::{
+    adopting::{self, Offer},
+    error::EngineError,
+    id::Origin,
+    limits,
+    log::entry::EntryHead,
+    mirror::{RemoteError, imported::ImportedDocument},
+    time::Timestamp,
+};
+
+/// What is known of documents elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// There is nothing to ask, or the answer is there.
+    Settled,
+    /// Everything waits for the answer.
+    Awaited,
+    /// What begins the conversation goes on without the answer.
+    Late,
+    /// There is no answer.
+    Unknown,
+}
+
+impl Conversation {
+    /// Whether a command has to wait for an answer from elsewhere.
+    pub(super) fn awaits_elsewhere(&self, command: &Parked) -> bool {
+        match self.elsewhere {
+            Elsewhere::Awaited => true,
+            Elsewhere::Late => self.begun == Begun::No && !command.begins(),
+            Elsewhere::Settled | Elsewhere::Unknown => false,
+        }
+    }
+
+    /// Whether it cannot be told what a command asks.
+    pub(super) fn cannot_tell(&self, command: &Parked) -> bool {
+        self.elsewhere == Elsewhere::Unknown && self.begun == Begun::No && !command.begins()
+    }
+
+    /// Looks for a document of an id that the log has never had and that a client made up.
+    pub(super) fn look_elsewhere(&mut self, ctx: &mut Context<Self>) {
+        if self.origin == Origin::Minted || !matches!(self.history, History::None { seq: 0 }) {
+            return;
+        }
+        let Some(remote) = &self.shared.config.remote else {
+            return;
+        };
+        self.elsewhere = Elsewhere::Awaited;
+        let found = timeout(limits::REMOTE_DEADLINE, remote.find(self.id.clone()));
+        ctx.spawn(found.into_actor(self).map(|found, act, ctx| {
+            let found = found.unwrap_or_else(|_elapsed| {
+                Err(RemoteError::Unavailable("no answer in time".into()))
+            });
+            act.answered_elsewhere(found, ctx);
+        }));
+        // Where the last answers were late, nobody waits for the next ones.
+        let grace = match self.shared.remote_late.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => limits::REMOTE_GRACE,
+        };
+        ctx.run_later(grace, |act, ctx| {
+            if act.elsewhere == Elsewhere::Awaited && matches!(act.history, History::None { .. }) {
+                act.shared.remote_late.store(true, Ordering::Relaxed);
+                act.elsewhere = Elsewhere::Late;
+                act.carry_out_parked(ctx);
+            }
+        });
+    }
+
+    fn answered_elsewhere(
+        &mut self,
+        found: Result<Option<ImportedDocument>, RemoteError>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.elsewhere == Elsewhere::Awaited && found.is_ok() {
+            self.shared.remote_late.store(false, Ordering::Relaxed);
+        }
+        match found {
+            Ok(None) => self.elsewhere = Elsewhere::Settled,
+            Ok(Some(document)) if self.begun == Begun::No => {
+                self.import(document, ctx);
+                return;
+            }
+            Ok(Some(document)) => {
+                self.elsewhere = Elsewhere::Settled;
+                self.found_late = Some(Box::new(document));
+                self.adopt_found(ctx);
+            }
+            Err(RemoteError::Unavailable(reason)) => {
+                tracing::warn!(conversation = %self.id, %reason, "whether there is a stored document cannot be told");
+                self.elsewhere = Elsewhere::Unknown;
+            }
+            Err(error @ RemoteError::Unreadable(_)) => {
+                tracing::error!(conversation = %self.id, %error, "a stored document cannot be read");
+                if self.begun == Begun::No {
+                    let reason = error.to_string();
+                    self.history = History::Failed(EngineError::Unreadable { reason });
+                }
+                self.elsewhere = Elsewhere::Settled;
+            }
+        }
+        self.carry_out_parked(ctx);
+        self.drained_check();
+    }
+
+    /// Makes the document that was found the beginning of this conversation.
+    fn import(&mut self, document: ImportedDocument, ctx: &mut Context<Self>) {
+        self.elsewhere = Elsewhere::Awaited;
+        let (loader, id) = (self.shared.loader.clone(), self.id.clone());
+        let import = async move { loader.import(&id, &document).await };
+        ctx.spawn(import.into_actor(self).map(|imported, act, ctx| {
+            act.elsewhere = Elsewhere::Settled;
+            match imported {
+                Ok(Folded::Here(document)) => {
+                    act.begun = Begun::Yes;
+                    act.last_stamp = document.next_timestamp(act.last_stamp);
+                    act.history = History::Here(document);
+                }
+                Ok(Folded::Over { seq }) => act.history = History::None { seq },
+                Err(error) => act.history = History::Failed(error),
+            }
+            act.account();
+            act.carry_out_parked(ctx);
+            act.drained_check();
+        }));
+    }
+
+    /// Takes over what was found after the conversation had begun, once its beginning is synced.
+    pub(super) fn adopt_found(&mut self, ctx: &mut Context<Self>) {
+        if self.document().is_some()
+            && let Some(document) = self.found_late.take()
+        {
+            self.adopt(&document, None, ctx);
+        }
+    }
+
+    /// Takes over what a copy has more than the log.
+    pub(super) fn adopt(
+        &mut self,
+        copy: &ImportedDocument,
+        reply: Option<Reply<Adopting>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let tell = |reply: Option<Reply<Adopting>>, adopting| {
+            if let Some(reply) = reply {
+                answer(reply, Ok(adopting));
+            }
+        };
+        let Some(document) = self.document() else {
+            return tell(reply, Adopting::Parted);
+        };
+        let entries = match adopting::offer(&self.id, document, copy, Timestamp::now()) {
+            Ok(Offer::Nothing) => return tell(reply, Adopting::Nothing),
+            Ok(Offer::Entries(entries)) => entries,
+            Ok(Offer::Parted) => return tell(reply, Adopting::Parted),
+            Err(error) => {
+                tracing::warn!(conversation = %self.id, %error, "a copy cannot be taken over");
+                return tell(reply, Adopting::Parted);
+            }
+        };
+        // A turn that runs here has its end to come.
+        let ends = |(head, _): &(EntryHead, _)| matches!(head, EntryHead::TurnEnded(_));
+        if entries.iter().any(ends) {
+            return tell(reply, Adopting::Parted);
+        }
+        let messages = entries.iter().map(|(_, messages)| messages.len()).sum();
+        tracing::info!(conversation = %self.id, messages, "taking over what a copy has more than the log");
+        let mut reply = reply;
+        let last = entries.len();
+        for (index, (head, added)) in entries.into_iter().enumerate() {
+            self.pending.push(Pending {
+                head,
+                messages: added,
+                then: Then::Adopted {
+                    messages,
+                    reply: if index + 1 == last {
+                        reply.take()
+                    } else {
+                        None
+                    },
+                },
+            });
+        }
+        self.flush(ctx);
+    }
+}
+
+impl Parked {
+    /// Whether it is carried out also where there is no conversation yet.
+    fn begins(&self) -> bool {
+        match self {
+            Self::Begin(..) | Self::Start(..) => true,
+            Self::Attach(..)
+            | Self::Snapshot(..)
+            | Self::Cancel(..)
+            | Self::Delete(..)
+            | Self::Adopt(..) => false,
+        }
+    }
+}
