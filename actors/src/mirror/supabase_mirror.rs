@@ -503,7 +503,8 @@ impl SupabaseMirror {
             Failed::Row(error) => self.rows.say(&error, Some(id.as_str())),
             Failed::Storage(error) => {
                 if error.outcome_unknown() {
-                    self.schedule.hold(&id, now + self.tools.waits.unconfirmed);
+                    // The log knows when it began, and so how long to wait.
+                    self.schedule.postponed(now, &id);
                     self.standings.unconfirmed(id.clone());
                 }
                 match Concerns::of(&error) {

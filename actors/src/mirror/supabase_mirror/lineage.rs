@@ -1,10 +1,15 @@
 //! Whose an object is that stands where ours is to stand.
 
-use tokio::task::spawn_blocking;
+use std::time::Duration;
+
+use tokio::{task::spawn_blocking, time::timeout};
 use uuid::Uuid;
 
 use super::work::{Failed, Work};
 use crate::{
+    conversation::message::StoredMessage,
+    id::ConversationId,
+    importing,
     log::{
         Loaded,
         sqlite::{ContentHash, MirrorRow},
@@ -17,6 +22,9 @@ use crate::{
     },
     time::Timestamp,
 };
+
+/// How long a conversation gets to take something over: it may wait for its log.
+const ADOPT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What is to be done about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +72,44 @@ pub(super) fn hex(hash: &ContentHash) -> String {
         })
 }
 
+/// Members of a message that an import takes over.
+const TAKEN_OVER: [&str; 7] = [
+    "id",
+    "turn_id",
+    "name",
+    "tool_call_id",
+    "tool_calls",
+    "model",
+    "finish_reason",
+];
+
+/// Whether a document was imported whole: one entry of the log begins with all of its messages,
+/// and it says nothing else that would be lost with it.
+fn has_all_of(id: &ConversationId, document: &ImportedDocument, loaded: &Loaded) -> bool {
+    let says_more = !document.others.is_empty()
+        || document
+            .messages
+            .iter()
+            .flat_map(|message| &message.others)
+            .any(|(name, _)| !TAKEN_OVER.contains(&name.as_str()));
+    if says_more || document.messages.is_empty() {
+        return false;
+    }
+    loaded.entries.iter().any(|entry| {
+        if entry.messages.len() < document.messages.len() {
+            return false;
+        }
+        let Ok(theirs) = importing::messages_of(id, document, entry.head.at()) else {
+            return false;
+        };
+        theirs.iter().zip(&entry.messages).all(|(theirs, ours)| {
+            StoredMessage::from_fragment(ours.clone()).is_ok_and(|ours| {
+                ours.id() == theirs.id() && ours.comparable() == theirs.comparable()
+            })
+        })
+    })
+}
+
 impl Work {
     /// Looks at the object before the first upload; settles what stands in the way of ours.
     pub(super) async fn lineage(
@@ -97,8 +143,7 @@ impl Work {
     ) -> Result<Lineage, Failed> {
         match writer(found.log, found.incarnation, found.seq, row, self.log_id()) {
             Writer::UsBefore => Ok(Lineage::Within),
-            Writer::Another if row.unverified => self.offer().await,
-            Writer::Another => self.keep_both().await,
+            Writer::Another => self.foreign(row, loaded).await,
             Writer::Us if found.seq == ours.seq && found.hash == hex(hash) => Ok(Lineage::Same),
             Writer::Us if self.is_within(row, loaded, found.seq, &found.hash).await? => {
                 Ok(Lineage::Within)
@@ -130,9 +175,38 @@ impl Work {
             };
             return self.with_metadata(row, loaded, ours, hash, found).await;
         }
-        match document {
-            Some(document) if row.unverified => self.adopt(document).await,
-            Some(_) | None => self.keep_both().await,
+        self.settle_foreign(row, loaded, document).await
+    }
+
+    /// Another log's.
+    async fn foreign(&mut self, row: &MirrorRow, loaded: Loaded) -> Result<Lineage, Failed> {
+        match self.read().await? {
+            None => Ok(Lineage::LookAgain),
+            Some((document, _)) => self.settle_foreign(row, loaded, document).await,
+        }
+    }
+
+    async fn settle_foreign(
+        &mut self,
+        row: &MirrorRow,
+        loaded: Loaded,
+        document: Option<ImportedDocument>,
+    ) -> Result<Lineage, Failed> {
+        // To copy it needs no understanding.
+        let Some(document) = document else {
+            return self.keep_both().await;
+        };
+        let id = self.id.clone();
+        let looked = spawn_blocking(move || (has_all_of(&id, &document, &loaded), document));
+        let (holds, document) = looked
+            .await
+            .map_err(|panic| Failed::Damaged(panic.to_string()))?;
+        match holds {
+            // This conversation began with it.
+            true => Ok(Lineage::Within),
+            false if row.unverified && self.tools.adopter.get().is_none() => Err(Failed::Postponed),
+            false if row.unverified => self.adopt(document).await,
+            false => self.keep_both().await,
         }
     }
 
@@ -184,7 +258,13 @@ impl Work {
         let Some(adopter) = self.tools.adopter.get() else {
             return Err(Failed::Postponed);
         };
-        match adopter.adopt(self.id.clone(), document).await {
+        let adopting = timeout(ADOPT_DEADLINE, adopter.adopt(self.id.clone(), document));
+        let Ok(adopted) = adopting.await else {
+            return Err(Failed::Log(
+                "the conversation did not answer in time".into(),
+            ));
+        };
+        match adopted {
             Ok(adopted) => {
                 tracing::info!(conversation = %self.id, ?adopted, "took over what only Supabase had");
                 self.checked = true;
