@@ -27,15 +27,16 @@ use idol_actors::{
     },
     metrics::Metrics,
     mirror::{
-        Flush,
-        json_files::{JsonFiles, JsonFilesOptions, MirrorState, Running as Mirror},
+        Adopter,
+        json_files::MirrorState,
+        supabase::SupabaseConfigError,
+        supabase_mirror::{MirrorHook, SupabaseState, Waits},
     },
     provider::{
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
     },
     recovery::{RecoveryError, recover},
-    rendering::DocumentRenderer,
     shared::{ChatProvider, EngineConfig, Failpoints, Placement},
 };
 use prometheus_client::registry::Registry;
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::{self, AllowedOrigins, Config},
+    mirrors::Mirrors,
     request_id::name_request,
     routes,
     server::{Limits, OpenAdmin, Server},
@@ -61,6 +63,10 @@ pub struct Tuning {
     pub log: SqliteOptions,
     /// Pace of the embedded companion.
     pub pace: Option<Pace>,
+    /// How long the copy in Supabase waits for what.
+    pub supabase_waits: Option<Waits>,
+    /// Fault injection in the copy.
+    pub supabase_hook: Option<MirrorHook>,
     /// Tells the free bytes on the disk of the log.
     pub free_space: Option<Probe>,
 }
@@ -80,6 +86,9 @@ pub enum StartError {
     /// The provider.
     #[error(transparent)]
     Provider(#[from] OpenRouterConfigError),
+    /// Supabase.
+    #[error(transparent)]
+    Supabase(#[from] SupabaseConfigError),
     /// The port.
     #[error("HOST and PORT: cannot listen on {address}: {source}")]
     Listen {
@@ -110,7 +119,7 @@ pub struct Application {
     engine: Engine,
     log: Arc<SqliteLog>,
     space: Arc<DiskSpace>,
-    mirror: Mirror,
+    mirrors: Mirrors,
     sockets: Arc<Sockets>,
     grace: Duration,
 }
@@ -127,12 +136,12 @@ impl Application {
         let mut registry = Registry::with_prefix("idol_router");
         let metrics = Metrics::register(&mut registry);
         let data_dir = DataDir::lock(&config.storage.data_dir)?;
-        let space = Arc::new(match tuning.free_space {
+        let space = Arc::new(match tuning.free_space.clone() {
             Some(probe) => DiskSpace::probed(data_dir.path(), config.storage.min_free, probe),
             None => DiskSpace::new(data_dir.path(), config.storage.min_free),
         });
         space.check();
-        let log = Arc::new(open_log(&data_dir, tuning.log, &metrics)?);
+        let log = Arc::new(open_log(&data_dir, tuning.log.clone(), &metrics)?);
         let json_files = JsonSource {
             directory: data_dir.conversations(),
             log: log.clone(),
@@ -146,15 +155,8 @@ impl Application {
                 "ended the turns that the last run left open"
             );
         }
-        let mirror = JsonFiles::run(
-            log.clone(),
-            Arc::new(DocumentRenderer { log: log.log_id() }),
-            JsonFilesOptions {
-                dir: data_dir.conversations(),
-                idle: config.storage.mirror_idle,
-                space: Some(space.clone()),
-            },
-        );
+        let mirrors = Mirrors::start(&config, &tuning, &data_dir, &log, &space)?;
+        registry.register_collector(Box::new(mirrors.metrics()));
         let engine_config = EngineConfig {
             placement: tuning.placement.unwrap_or_else(default_placement),
             chat: chat_provider(&config, tuning.pace.unwrap_or(Pace::Human)),
@@ -165,17 +167,17 @@ impl Application {
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
             json_files: Some(json_files),
-            remote: None,
+            remote: mirrors.documents(),
             space: Some(space.clone()),
             failpoints: tuning.failpoints,
         };
         let engine = Engine::start(
             engine_config,
             log.clone() as Arc<dyn Log>,
-            vec![mirror.address.clone().recipient()],
+            mirrors.recipients(),
             metrics,
         )?;
-        mirror.connect(Arc::new(engine.clone()));
+        mirrors.connect(&(Arc::new(engine.clone()) as Arc<dyn Adopter>));
         let sockets = Arc::new(Sockets::register(&mut registry));
         let listener = listen(&config.server.host, config.server.port)?;
         let address = listener.local_addr().map_err(StartError::Http)?;
@@ -186,7 +188,8 @@ impl Application {
                 engine: engine.clone(),
                 log: log.clone(),
                 sockets: sockets.clone(),
-                mirror: mirror.state.clone(),
+                mirror: mirrors.json_files_state(),
+                supabase: mirrors.supabase_state(),
                 registry: Arc::new(registry),
             },
         )?;
@@ -197,7 +200,7 @@ impl Application {
             address,
             engine,
             log,
-            mirror,
+            mirrors,
             sockets,
             grace: config.server.shutdown_grace,
         })
@@ -227,6 +230,12 @@ impl Application {
         &self.log
     }
 
+    /// The copy in Supabase, for observing it.
+    #[must_use]
+    pub fn supabase(&self) -> Option<watch::Receiver<SupabaseState>> {
+        self.mirrors.supabase_state()
+    }
+
     /// Serves until `stop` resolves, then drains; or until the log dies.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<Ended> {
         let serving = tokio::task::spawn_local(self.running);
@@ -238,7 +247,7 @@ impl Application {
         if let Ended::LogDied(reason) = &ended {
             tracing::error!(%reason, "the log has died, ending the process");
             self.handle.stop(false).await;
-            self.mirror.stop();
+            self.mirrors.stop();
             self.log.close().await;
             return Ok(ended);
         }
@@ -246,14 +255,9 @@ impl Application {
         self.engine.drain(self.grace).await;
         self.sockets.close_all();
         let stop = self.handle.stop(true);
-        let flush = self.mirror.address.send(Flush {
-            deadline: self.grace.max(Duration::from_secs(1)),
-        });
-        let ((), left) = futures::join!(stop, flush);
-        if !matches!(left, Ok(0)) {
-            tracing::info!("some JSON files are behind the log; the next start writes them");
-        }
-        self.mirror.stop();
+        let flush = self.mirrors.flush(self.grace.max(Duration::from_secs(1)));
+        futures::join!(stop, flush);
+        self.mirrors.stop();
         self.log.close().await;
         serving.await.map_err(io::Error::other)??;
         Ok(ended)
@@ -372,6 +376,7 @@ struct Parts {
     log: Arc<SqliteLog>,
     sockets: Arc<Sockets>,
     mirror: watch::Receiver<MirrorState>,
+    supabase: Option<watch::Receiver<SupabaseState>>,
     registry: Arc<Registry>,
 }
 
@@ -404,6 +409,7 @@ fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRu
             sockets: parts.sockets.clone(),
             log: parts.log.clone(),
             mirror: parts.mirror.clone(),
+            supabase: parts.supabase.clone(),
             registry: parts.registry.clone(),
             mode,
             timestamps: server_config.timestamps,

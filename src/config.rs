@@ -18,7 +18,7 @@ pub use cli::{Cli, Command};
 pub use dotenv::MalformedLine;
 pub use parts::{
     AllowedOrigins, BaseUrl, ConversationConfig, LogConfig, LogFormat, OpenRouterConfig,
-    ReservedKeys, ServerConfig, StorageConfig, Timestamps,
+    ReservedKeys, ServerConfig, StorageConfig, SupabaseConfig, Timestamps,
 };
 pub use reader::{ConfigError, ConfigErrors};
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub conversations: ConversationConfig,
     /// The server of chat completions.
     pub openrouter: OpenRouterConfig,
+    /// The copy in Supabase; `None`: there is none.
+    pub supabase: Option<SupabaseConfig>,
     /// Keys of features to come.
     pub reserved: ReservedKeys,
 }
@@ -130,6 +132,7 @@ impl Config {
             },
             conversations: conversations(read),
             openrouter: openrouter(read),
+            supabase: supabase(read),
             reserved: reserved(read),
         };
         reader.finish(config)
@@ -138,7 +141,7 @@ impl Config {
     /// Live, or the demo that runs when nothing is configured.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.has_chat_upstream() || self.reserved.any() {
+        if self.has_chat_upstream() || self.supabase.is_some() || self.reserved.any() {
             Mode::Live
         } else {
             Mode::Demo
@@ -210,10 +213,25 @@ fn openrouter(read: &mut Reader<'_>) -> OpenRouterConfig {
     }
 }
 
+fn supabase(read: &mut Reader<'_>) -> Option<SupabaseConfig> {
+    let url = read.optional_url(&var::SUPABASE_URL);
+    let service_role_key = read.secret(&var::SUPABASE_SERVICE_ROLE_KEY);
+    let bucket = read.bucket(&var::SUPABASE_STORAGE_BUCKET);
+    let connect_timeout = read.seconds(&var::SUPABASE_CONNECT_TIMEOUT_SECS, 1..=HOUR);
+    let timeout = read.seconds(&var::SUPABASE_TIMEOUT_SECS, 1..=HOUR);
+    read.both(&var::SUPABASE_URL, &var::SUPABASE_SERVICE_ROLE_KEY);
+    Some(SupabaseConfig {
+        url: url?,
+        service_role_key: service_role_key?,
+        bucket,
+        connect_timeout,
+        timeout,
+    })
+}
+
 /// Only whether the keys are there: nothing reads the rest yet, so nothing can be wrong with it.
 fn reserved(read: &Reader<'_>) -> ReservedKeys {
     ReservedKeys {
-        supabase: read.is_set(&var::SUPABASE_SERVICE_ROLE_KEY),
         elevenlabs: read.is_set(&var::ELEVENLABS_API_KEY),
         openai: read.is_set(&var::OPENAI_API_KEY),
     }

@@ -13,6 +13,7 @@ pub mod application;
 pub mod config;
 pub mod error;
 pub mod healthcheck;
+pub mod mirrors;
 pub mod request_id;
 pub mod routes;
 pub mod server;

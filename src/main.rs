@@ -74,25 +74,39 @@ fn terminated() -> impl Future<Output = ()> {
 }
 
 /// What a person who starts the server is told first.
-struct Banner(&'static str);
+struct Banner {
+    mode: &'static str,
+    supabase: Option<String>,
+}
 
 impl Banner {
     fn of(config: &Config) -> Self {
-        Self(match config.mode() {
+        let mode = match config.mode() {
             Mode::Live => "",
             Mode::Demo => {
                 "demo mode: no provider key is set, so the embedded companion answers.\n\
                  It follows rules, it is no language model; set OPENROUTER_API_KEY for a real one.\n"
             }
-        })
+        };
+        let supabase = config
+            .supabase
+            .as_ref()
+            .map(|it| format!("bucket {:?} at {}", it.bucket, it.url));
+        Self { mode, supabase }
     }
 }
 
 impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)?;
-        f.write_str(
-            "Conversations are kept in the log and in JSON files; no Supabase mirror is configured.\n",
-        )
+        f.write_str(self.mode)?;
+        match &self.supabase {
+            None => f.write_str(
+                "Conversations are kept in the log and in JSON files; no Supabase mirror is configured.\n",
+            ),
+            Some(place) => writeln!(
+                f,
+                "Conversations are kept in the log and in JSON files, and copied to Supabase: {place}."
+            ),
+        }
     }
 }

@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::HttpRequest;
 use idol_actors::{
-    engine::Engine, handle::ConversationHandle, log::sqlite::SqliteLog,
-    mirror::json_files::MirrorState, shared::Home,
+    engine::Engine,
+    handle::ConversationHandle,
+    log::sqlite::SqliteLog,
+    mirror::{json_files::MirrorState, supabase_mirror::SupabaseState},
+    shared::Home,
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -32,6 +35,8 @@ pub struct Server {
     pub log: Arc<SqliteLog>,
     /// What the JSON files lack, for the readiness page.
     pub mirror: watch::Receiver<MirrorState>,
+    /// What the copy in Supabase lacks, likewise; `None`: there is none.
+    pub supabase: Option<watch::Receiver<SupabaseState>>,
     /// The metrics of all parts.
     pub registry: Arc<Registry>,
     /// Whether this is the demo.

@@ -20,6 +20,7 @@ pub mod imported;
 pub mod json_files;
 mod schedule;
 pub mod supabase;
+pub mod supabase_mirror;
 
 use imported::ImportedDocument;
 

@@ -124,6 +124,21 @@ pub struct OpenRouterConfig {
     pub total_timeout: Duration,
 }
 
+/// The copy of every conversation in Supabase.
+#[derive(Debug, Clone)]
+pub struct SupabaseConfig {
+    /// SUPABASE_URL: the project's.
+    pub url: BaseUrl,
+    /// SUPABASE_SERVICE_ROLE_KEY.
+    pub service_role_key: SecretString,
+    /// SUPABASE_STORAGE_BUCKET.
+    pub bucket: String,
+    /// SUPABASE_CONNECT_TIMEOUT_SECS.
+    pub connect_timeout: Duration,
+    /// SUPABASE_TIMEOUT_SECS: for a whole call.
+    pub timeout: Duration,
+}
+
 /// A checked http(s) URL without a trailing slash.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BaseUrl(pub(super) String);
@@ -145,8 +160,6 @@ impl fmt::Display for BaseUrl {
 /// Which of the reserved keys were given: no feature uses them yet, but they end demo mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReservedKeys {
-    /// SUPABASE_SERVICE_ROLE_KEY is set.
-    pub supabase: bool,
     /// ELEVENLABS_API_KEY is set.
     pub elevenlabs: bool,
     /// OPENAI_API_KEY is set.
@@ -157,6 +170,6 @@ impl ReservedKeys {
     /// Whether any was given.
     #[must_use]
     pub fn any(self) -> bool {
-        self.supabase || self.elevenlabs || self.openai
+        self.elevenlabs || self.openai
     }
 }

@@ -192,7 +192,16 @@ impl<'a> Reader<'a> {
 
     pub(super) fn base_url(&mut self, variable: &Variable) -> BaseUrl {
         let text = self.text(variable);
-        match base_url(&text) {
+        self.checked_url(variable, &text)
+    }
+
+    pub(super) fn optional_url(&mut self, variable: &Variable) -> Option<BaseUrl> {
+        let text = self.optional(variable)?;
+        Some(self.checked_url(variable, &text))
+    }
+
+    fn checked_url(&mut self, variable: &Variable, text: &str) -> BaseUrl {
+        match base_url(text) {
             Some(url) => BaseUrl(url),
             // Not shown: what was pasted here may hold a password.
             None => self.complain(
@@ -201,6 +210,31 @@ impl<'a> Reader<'a> {
                 None,
             ),
         }
+    }
+
+    /// The name of a Storage bucket.
+    pub(super) fn bucket(&mut self, variable: &Variable) -> String {
+        let text = self.text(variable);
+        let allowed = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'/';
+        let folds = matches!(text.as_str(), "." | "..");
+        if text.len() <= 100 && !folds && text.bytes().all(allowed) {
+            return text;
+        }
+        self.complain(
+            variable,
+            "a name of up to 100 ASCII characters without /",
+            Some(text),
+        )
+    }
+
+    /// Complains if one of two variables is set that make sense together alone.
+    pub(super) fn both(&mut self, one: &Variable, other: &Variable) {
+        let (missing, set) = match (self.is_set(one), self.is_set(other)) {
+            (true, false) => (other, one),
+            (false, true) => (one, other),
+            (true, true) | (false, false) => return,
+        };
+        self.complain(missing, format!("set, since {} is", set.name), None)
     }
 
     pub(super) fn origins(&mut self, variable: &Variable) -> AllowedOrigins {

@@ -128,7 +128,7 @@ fn the_example_file_uncommented_is_still_the_demo() {
 #[test]
 fn who_answers_depends_on_the_keys() {
     type Case<'a> = (&'a [(&'a str, &'a str)], Mode, ChatProvider);
-    let cases: [Case<'_>; 4] = [
+    let cases: [Case<'_>; 5] = [
         (&[], Mode::Demo, ChatProvider::Embedded),
         (
             &[("OPENROUTER_API_KEY", "sk-or-1")],
@@ -139,6 +139,16 @@ fn who_answers_depends_on_the_keys() {
             &[("OPENROUTER_BASE_URL", "http://localhost:11434/v1/")],
             Mode::Live,
             ChatProvider::OpenRouter,
+        ),
+        (
+            &[
+                ("SUPABASE_URL", "https://ref.supabase.co"),
+                ("SUPABASE_SERVICE_ROLE_KEY", "x"),
+            ],
+            Mode::Live,
+            ChatProvider::NotConfigured {
+                variable: "OPENROUTER_API_KEY",
+            },
         ),
         (
             &[("ELEVENLABS_API_KEY", "x")],
@@ -179,11 +189,36 @@ fn a_bad_value_is_one_sentence_that_names_its_variable() {
         ("ALLOWED_ORIGINS", "https://a.example/path"),
         ("ALLOWED_ORIGINS", "a.example"),
         ("X_TITLE", "two\nlines"),
+        ("SUPABASE_STORAGE_BUCKET", "a/b"),
+        ("SUPABASE_STORAGE_BUCKET", ".."),
+        ("SUPABASE_TIMEOUT_SECS", "0"),
     ] {
         let text = complaint(name, value);
         assert!(text.starts_with(&format!("{name} must be ")), "{text}");
         assert!(!text.contains('\n'), "{text}");
     }
+}
+
+#[test]
+fn supabase_needs_both_its_url_and_its_key() {
+    let (url, key) = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY");
+    assert_eq!(
+        complaint(url, "https://ref.supabase.co"),
+        "SUPABASE_SERVICE_ROLE_KEY must be set, since SUPABASE_URL is"
+    );
+    assert_eq!(
+        complaint(key, "sb_secret_hush"),
+        "SUPABASE_URL must be set, since SUPABASE_SERVICE_ROLE_KEY is"
+    );
+    assert!(read(&[]).unwrap().supabase.is_none());
+    let config = read(&[(url, "https://ref.supabase.co/"), (key, "sb_secret_hush")]).unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    let supabase = config.supabase.unwrap();
+    assert_eq!(supabase.url.as_str(), "https://ref.supabase.co");
+    assert_eq!(supabase.bucket, "conversations");
+    assert_eq!(supabase.timeout.as_secs(), 30);
+    let errors = read(&[(url, "ref.supabase.co"), (key, "sb secret")]).unwrap_err();
+    assert_eq!(errors.0.len(), 2, "{errors}");
 }
 
 #[test]

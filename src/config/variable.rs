@@ -81,10 +81,14 @@ variables! {
         OPENROUTER_SILENCE_TIMEOUT_SECS = "30", "seconds without a byte, once it answers";
         OPENROUTER_TOTAL_TIMEOUT_SECS = "600", "seconds for a whole reply";
     }
+    "Supabase: a copy of every conversation (set both URL and key; ends demo mode)" {
+        SUPABASE_URL = "", "project URL, as https://<ref>.supabase.co";
+        SUPABASE_SERVICE_ROLE_KEY = "", "service_role or secret key; secret";
+        SUPABASE_STORAGE_BUCKET = "conversations", "bucket of the documents; made, private, if it is missing";
+        SUPABASE_CONNECT_TIMEOUT_SECS = "5", "seconds to connect";
+        SUPABASE_TIMEOUT_SECS = "30", "seconds for a whole call";
+    }
     "Reserved: accepted, not used yet (any of these keys ends demo mode)" {
-        SUPABASE_URL = "", "project URL";
-        SUPABASE_SERVICE_ROLE_KEY = "", "key; secret";
-        SUPABASE_STORAGE_BUCKET = "conversations", "bucket of the documents";
         ELEVENLABS_API_KEY = "", "key; secret";
         ELEVENLABS_BASE_URL = "https://api.elevenlabs.io/v1", "where speech is served";
         ELEVENLABS_DEFAULT_VOICE_ID = "21m00Tcm4TlvDq8ikWAM", "voice of a request that names none";

@@ -2,6 +2,8 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 
+use idol_actors::mirror::supabase_mirror::SupabaseState;
+
 use crate::{server::Server, wire::json::Object};
 
 /// The process is up.
@@ -49,6 +51,10 @@ pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
         .raw("engine", &engine_part)
         .raw("log", &log_part)
         .raw("json_files", &mirror_part)
+        .raw(
+            "supabase",
+            &supabase_part(server.supabase.as_ref().map(|state| state.borrow().clone())),
+        )
         .raw("sockets", &server.sockets.len().to_string())
         .end();
     let mut response = super::json(body);
@@ -56,4 +62,33 @@ pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response
+}
+
+/// The copy in Supabase. Its trouble makes no server unready: the log has everything.
+fn supabase_part(state: Option<SupabaseState>) -> String {
+    let Some(state) = state else {
+        return Object::with_capacity(16).escaped("state", "off").end();
+    };
+    let oldest = state.oldest.map(|since| since.elapsed().as_secs());
+    let word = match (&state.trouble, state.caught_up) {
+        (Some(_), _) => "failing",
+        (None, true) => "ok",
+        (None, false) => "catching_up",
+    };
+    let rows = match &state.rows_trouble {
+        Some(_) => "failing",
+        None => "ok",
+    };
+    Object::with_capacity(256)
+        .escaped("state", word)
+        .number("backlog", state.backlog)
+        .maybe(oldest, |it, seconds| it.number("oldest_secs", seconds))
+        .number("unconfirmed", state.unconfirmed)
+        .number("deletions", state.deletions)
+        .number("conflicts", state.conflicts)
+        .number("too_large", state.too_large)
+        .number("refused_names", state.refused_names)
+        .escaped("rows", rows)
+        .number("rows_backlog", state.rows_backlog)
+        .end()
 }

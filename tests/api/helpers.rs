@@ -5,7 +5,10 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use idol_actors::engine::Engine;
+use idol_actors::{
+    engine::Engine,
+    mirror::supabase_mirror::{Backoff, SupabaseState, Waits},
+};
 use idol_router::{
     application::{Application, Ended, Tuning},
     config::Config,
@@ -13,7 +16,10 @@ use idol_router::{
 use idol_simulator::Simulator;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{
+    net::TcpStream,
+    sync::{oneshot, watch},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{self, Message, protocol::WebSocketConfig},
@@ -51,6 +57,8 @@ pub struct TestApp {
     pub engine: Engine,
     pub sockets: std::sync::Arc<idol_router::sockets::Sockets>,
     pub http: reqwest::Client,
+    /// What the copy in Supabase is at, if there is one.
+    pub supabase: Option<watch::Receiver<SupabaseState>>,
     data_dir: DataDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Ended>>,
@@ -59,6 +67,28 @@ pub struct TestApp {
 enum DataDir {
     Own(TempDir),
     Given(PathBuf),
+}
+
+/// The service key of the simulated Supabase.
+pub const SERVICE_KEY: &str = "sb_secret_of_a_test";
+
+/// The bucket of the documents.
+pub const BUCKET: &str = "conversations";
+
+/// Waits that do not hold up a test.
+pub fn quick_waits() -> Waits {
+    Waits {
+        unconfirmed: Duration::from_millis(300),
+        looks: vec![Duration::from_millis(50), Duration::from_millis(100)],
+        backoff: Backoff {
+            first: Duration::from_millis(20),
+            longest: Duration::from_millis(200),
+            key: Duration::from_millis(100),
+        },
+        sweep: Duration::from_millis(200),
+        limit: Duration::from_millis(100),
+        rows: Duration::from_millis(20),
+    }
 }
 
 /// How a test wants its server.
@@ -86,6 +116,14 @@ impl Setup {
     pub fn tuning(mut self, tune: impl FnOnce(&mut Tuning)) -> Self {
         tune(&mut self.tuning);
         self
+    }
+
+    /// Copies to this Supabase, with waits that suit a test.
+    pub fn supabase(self, remote: &Simulator) -> Self {
+        self.set("SUPABASE_URL", &remote.supabase_url())
+            .set("SUPABASE_SERVICE_ROLE_KEY", SERVICE_KEY)
+            .set("SUPABASE_STORAGE_BUCKET", BUCKET)
+            .tuning(|tuning| tuning.supabase_waits = Some(quick_waits()))
     }
 
     /// Uses a directory that outlives the server.
@@ -129,6 +167,7 @@ impl Setup {
                         application.address(),
                         application.engine().clone(),
                         application.sockets().clone(),
+                        application.supabase(),
                     );
                     started.send(parts).ok();
                     application
@@ -138,13 +177,15 @@ impl Setup {
                 })
             })
             .unwrap();
-        let (address, engine, sockets) = within("the server's start", start).await.unwrap();
+        let (address, engine, sockets, supabase) =
+            within("the server's start", start).await.unwrap();
         TestApp {
             address,
             simulator,
             engine,
             sockets,
             http: client(),
+            supabase,
             data_dir: self.data_dir,
             stop: Some(stop),
             thread: Some(thread),

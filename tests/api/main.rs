@@ -25,5 +25,6 @@ mod pages;
 mod process;
 mod resilience;
 mod stream;
+mod supabase;
 mod turns;
 mod websocket;

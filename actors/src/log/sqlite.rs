@@ -354,6 +354,16 @@ impl SqliteLog {
         })
     }
 
+    /// The catalogue's rows of these conversations, as far as the log has them; in no order.
+    pub fn catalogue_rows(
+        &self,
+        ids: Vec<ConversationId>,
+    ) -> BoxFuture<'static, Result<Vec<CatalogueRow>, LogError>> {
+        self.read(move |connection| {
+            catalogue::of(connection, &ids).map_err(|error| reader::unavailable(&error))
+        })
+    }
+
     /// Turns without an end, in the order of their acceptance within each conversation.
     pub fn open_turns(&self, limit: u32) -> BoxFuture<'static, Result<Vec<OpenTurn>, LogError>> {
         self.read(move |connection| reader::open_turns(connection, limit))

@@ -24,6 +24,17 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest wait after failures.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// What came of a word that a document is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// It is due now.
+    New,
+    /// That was known; its time stays.
+    Before,
+    /// The next sweep finds it again.
+    NoRoom,
+}
+
 /// The desired state: which documents lack something, and when each is due.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -45,6 +56,16 @@ struct Pending {
     /// `None`: in flight.
     due: Option<Instant>,
     failures: u32,
+    hold: Hold,
+}
+
+/// Whether a flush may bring the time forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// It is due then for convenience.
+    None,
+    /// Something has to be waited for.
+    Until,
 }
 
 impl Schedule {
@@ -76,16 +97,26 @@ impl Schedule {
     }
 
     /// The log says that a document is behind.
-    pub(super) fn behind(&mut self, now: Instant, id: ConversationId, seq: u64) {
+    pub(super) fn behind(&mut self, now: Instant, id: ConversationId, seq: u64) -> Noted {
         match self.pending.get_mut(&id) {
-            Some(pending) => pending.wanted_seq = pending.wanted_seq.max(seq),
+            Some(pending) => {
+                pending.wanted_seq = pending.wanted_seq.max(seq);
+                Noted::Before
+            }
             None => self.insert(id, seq, 0, now, now),
         }
     }
 
-    fn insert(&mut self, id: ConversationId, seq: u64, bytes: u64, now: Instant, due: Instant) {
+    fn insert(
+        &mut self,
+        id: ConversationId,
+        seq: u64,
+        bytes: u64,
+        now: Instant,
+        due: Instant,
+    ) -> Noted {
         if self.pending.len() >= PENDING_MAX {
-            return;
+            return Noted::NoRoom;
         }
         self.by_due.insert((due, id.clone()));
         self.pending.insert(
@@ -97,8 +128,10 @@ impl Schedule {
                 since: now,
                 due: Some(due),
                 failures: 0,
+                hold: Hold::None,
             },
         );
+        Noted::New
     }
 
     /// Takes up to `limit` documents whose time has come; each must be settled.
@@ -113,6 +146,7 @@ impl Schedule {
             }
             if let Some(pending) = self.pending.get_mut(&id) {
                 pending.due = None;
+                pending.hold = Hold::None;
                 pending.lacking = 0;
                 taken.push(id);
             }
@@ -150,6 +184,18 @@ impl Schedule {
         }
     }
 
+    /// A document's time has not come: something has to be waited for, which no flush shortens.
+    pub(super) fn hold(&mut self, id: &ConversationId, until: Instant) {
+        let Some(pending) = self.pending.get_mut(id) else {
+            return;
+        };
+        if let Some(due) = pending.due.replace(until) {
+            self.by_due.remove(&(due, id.clone()));
+        }
+        pending.hold = Hold::Until;
+        self.by_due.insert((until, id.clone()));
+    }
+
     /// A document could not be written; says how often in a row. `jitter`: 0 to 1.
     pub(super) fn failed(&mut self, now: Instant, id: &ConversationId, jitter: f64) -> u32 {
         let Some(pending) = self.pending.get_mut(id) else {
@@ -173,10 +219,13 @@ impl Schedule {
         }
     }
 
-    /// Makes everything due that did not fail.
+    /// Makes everything due that did not fail, and that nothing has to be waited for.
     pub(super) fn hasten_untried(&mut self, now: Instant) {
         for (due, id) in std::mem::take(&mut self.by_due) {
-            let untried = self.pending.get_mut(&id).filter(|it| it.failures == 0);
+            let untried = self
+                .pending
+                .get_mut(&id)
+                .filter(|it| it.failures == 0 && it.hold == Hold::None);
             if let Some(pending) = untried {
                 pending.due = Some(now);
                 self.by_due.insert((now, id));
@@ -255,6 +304,22 @@ mod tests {
         assert_eq!(schedule.take_due(start + IDLE, 9), [id("a")]);
         schedule.written(start + IDLE, &id("a"), 3, 1260);
         assert_eq!(schedule.backlog(), 0);
+    }
+
+    #[test]
+    fn what_has_to_wait_is_hastened_by_news_alone() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(IDLE);
+        assert_eq!(schedule.behind(start, id("a"), 5), Noted::New);
+        assert_eq!(schedule.behind(start, id("a"), 6), Noted::Before);
+        assert_eq!(schedule.take_due(start, 9), [id("a")]);
+        schedule.hold(&id("a"), start + IDLE * 100);
+        schedule.hasten_untried(start);
+        assert_eq!(schedule.next_due(), Some(start + IDLE * 100));
+        schedule.changed(start, id("a"), 7, 1);
+        assert_eq!(schedule.next_due(), Some(start + IDLE));
+        assert_eq!(schedule.take_due(start + IDLE * 200, 9), [id("a")]);
+        assert_eq!(schedule.next_due(), None);
     }
 
     #[test]

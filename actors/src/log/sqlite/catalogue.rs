@@ -141,6 +141,22 @@ pub(super) fn all(
     page(rows, limit, |_, num| CatalogueCursor { at: 0, num })
 }
 
+/// Those of the conversations that the log has, deleted ones too; in no order.
+pub(super) fn of(
+    connection: &Connection,
+    ids: &[ConversationId],
+) -> rusqlite::Result<Vec<CatalogueRow>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} WHERE id = ?1"))?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        let mut rows = statement.query([id.as_str()])?;
+        if let Some(row) = rows.next()? {
+            found.extend(catalogue_row(row)?);
+        }
+    }
+    Ok(found)
+}
+
 fn page(
     mut rows: rusqlite::Rows<'_>,
     limit: usize,

@@ -1,0 +1,70 @@
+//! The copy in Supabase follows the log, whatever Supabase does.
+
+use idol_actors::{
+    caller::Caller, conversation::command::Delete, id::ConversationId,
+    mirror::supabase_mirror::SupabaseState,
+};
+use idol_simulator::{Simulator, supabase::StoredObject};
+use serde_json::Value;
+
+use crate::helpers::{BUCKET, SERVICE_KEY, Setup, TestApp, until, within};
+
+mod deletions;
+mod late;
+mod lineage;
+mod outages;
+mod rows;
+mod uploads;
+
+/// A Supabase that takes one key alone.
+fn remote() -> Simulator {
+    let remote = Simulator::start().unwrap();
+    remote.require_service_key(Some(SERVICE_KEY));
+    remote
+}
+
+async fn mirrored(remote: &Simulator) -> TestApp {
+    Setup::new().supabase(remote).start().await
+}
+
+/// Waits until the mirror says this of itself.
+async fn state(app: &TestApp, what: &str, is: impl Fn(&SupabaseState) -> bool) -> SupabaseState {
+    let mut states = app.supabase.clone().unwrap();
+    let reached = states.wait_for(|state| is(state));
+    within(what, reached).await.unwrap().clone()
+}
+
+fn stored(remote: &Simulator, id: &str) -> Option<StoredObject> {
+    remote.supabase().object(BUCKET, &format!("{id}.json"))
+}
+
+/// Waits until the object is, byte for byte, the JSON file, and shows so many messages.
+async fn same_as_file(app: &TestApp, remote: &Simulator, id: &str, messages: usize) -> Value {
+    let file = app.data_dir().join(format!("conversations/{id}.json"));
+    until(&format!("the object of {id}, like its file"), async || {
+        let (file, object) = (std::fs::read(&file).ok()?, stored(remote, id)?);
+        let document: Value = serde_json::from_slice(&file).unwrap();
+        let whole = document["messages"].as_array()?.len() == messages;
+        (whole && object.bytes == file).then_some(document)
+    })
+    .await
+}
+
+async fn delete(app: &TestApp, id: &str) {
+    let conversation = ConversationId::parse(id).unwrap();
+    let conversation = app.engine.conversation(conversation, None);
+    let command = Delete {
+        caller: Caller::Anonymous,
+    };
+    within("the deletion", conversation.delete(command))
+        .await
+        .unwrap();
+}
+
+/// Keys of the objects beside a conversation's own.
+fn conflicts(remote: &Simulator, id: &str) -> Vec<StoredObject> {
+    let copies = format!("{id}.conflict-");
+    let mut objects = remote.supabase().objects(BUCKET);
+    objects.retain(|object| object.key.starts_with(&copies));
+    objects
+}
