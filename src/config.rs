@@ -8,19 +8,21 @@ mod cli;
 mod dotenv;
 mod parts;
 mod reader;
+mod supabase;
 #[cfg(test)]
 mod tests;
 pub mod variable;
 
 use std::{collections::HashMap, env, fs, io, path::Path};
 
-pub use cli::{Cli, Command};
+pub use cli::{Backup, Cli, Command, Export, Import, Reconcile, Verify};
 pub use dotenv::MalformedLine;
 pub use parts::{
     AllowedOrigins, BaseUrl, ConversationConfig, LogConfig, LogFormat, OpenRouterConfig,
     ReservedKeys, ServerConfig, StorageConfig, Timestamps,
 };
 pub use reader::{ConfigError, ConfigErrors};
+pub use supabase::SupabaseConfig;
 
 use reader::Reader;
 use variable as var;
@@ -42,6 +44,8 @@ pub struct Config {
     pub conversations: ConversationConfig,
     /// The server of chat completions.
     pub openrouter: OpenRouterConfig,
+    /// The Supabase project, if one is configured; the tools use it.
+    pub supabase: Option<SupabaseConfig>,
     /// Keys of features to come.
     pub reserved: ReservedKeys,
 }
@@ -129,6 +133,7 @@ impl Config {
             },
             conversations: conversations(read),
             openrouter: openrouter(read),
+            supabase: supabase::supabase(read),
             reserved: reserved(read),
         };
         reader.finish(config)

@@ -5,14 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::time::timeout;
 
 use crate::{
-    adopting::{self, Offer},
-    conversation::{
-        document::{Document, Folded},
-        message::StoredMessage,
-    },
+    conversation::document::{Document, Folded},
     error::EngineError,
     id::ConversationId,
-    importing,
+    importing::{self, Offered},
     limits::LOAD_DEADLINE,
     log::{Append, Log, LogError, Partial, entry::Entry, sqlite::SqliteLog},
     mirror::{
@@ -20,7 +16,6 @@ use crate::{
         imported::ImportedDocument,
         json_files::{self, ReadError},
     },
-    time::Timestamp,
 };
 
 /// JSON documents to import from on first use.
@@ -193,26 +188,13 @@ pub(crate) async fn ahead(
     if !ours {
         return None;
     }
-    match adopting::offer(id, document, &copy, Timestamp::now()) {
-        Ok(Offer::Entries(entries)) => {
-            let messages: usize = entries.iter().map(|(_, messages)| messages.len()).sum();
+    match importing::entries_of(id, document, &copy) {
+        Ok(Offered::Entries { entries, messages }) => {
             tracing::warn!(conversation = %id, messages, "the log had lost the end of a conversation; it is taken from its JSON file");
-            Some(
-                entries
-                    .into_iter()
-                    .map(|(head, messages)| Entry {
-                        head,
-                        messages: messages
-                            .iter()
-                            .map(StoredMessage::fragment)
-                            .cloned()
-                            .collect(),
-                    })
-                    .collect(),
-            )
+            Some(entries)
         }
         // The mirror sets such a file aside before it writes its own.
-        Ok(Offer::Nothing | Offer::Parted) => None,
+        Ok(Offered::Nothing | Offered::Parted) => None,
         Err(error) => {
             tracing::warn!(conversation = %id, %error, "a JSON file that is ahead of the log cannot be used");
             None
