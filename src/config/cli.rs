@@ -40,9 +40,15 @@ impl Cli {
 }
 
 /// What every tool's help ends with.
-const EXIT_STATUS: &str = "Exit status: 0 all is well; 1 something failed; 2 bad usage or \
-    configuration; 3 `verify` found differences. Reports go to standard output, progress and \
-    warnings to standard error. Ctrl-C stops between two conversations; run it again to go on.";
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  all is well
+  1  something failed; the report says what
+  2  bad usage or configuration
+  3  `verify` found differences
+
+The report goes to standard output, progress and warnings to standard error.
+Ctrl-C stops between two conversations.";
 
 /// Things to do other than serve.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -86,13 +92,12 @@ pub struct Export {
 
 /// Arguments of `import`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["directory", "bucket"])]
 pub struct Import {
     /// A directory of documents, `{conversation id}.json`.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", required_unless_present = "bucket")]
     pub directory: Option<PathBuf>,
     /// The bucket of the configured Supabase project.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "directory")]
     pub bucket: bool,
     /// Report as one JSON object.
     #[arg(long)]

@@ -20,5 +20,6 @@ mod observability;
 mod process;
 mod resilience;
 mod stream;
+mod tools;
 mod turns;
 mod websocket;
