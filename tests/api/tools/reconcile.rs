@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fs};
 
 use idol_simulator::{
-    Simulator,
+    Script, Simulator,
     supabase::{Error, Fault, Target},
 };
 
 use super::{files, path_text, put_document, put_log_back, verify::mirror, with_bucket};
-use crate::process::Launch;
+use crate::{helpers::DEADLINE, process::Launch};
 
 /// A stopped server whose log is older than its mirrors: an old copy was put in its place.
 ///
@@ -111,6 +111,38 @@ async fn what_an_old_copy_of_the_log_lacks_comes_back_from_the_bucket() {
         "{left:?}"
     );
     assert_said(&launch, said).await;
+}
+
+#[tokio::test]
+async fn a_turn_that_was_open_in_the_old_copy_gets_its_true_end() {
+    for source in ["its JSON file", "its object"] {
+        let simulator = Simulator::start().unwrap();
+        let launch = with_bucket(Launch::with(&simulator), &simulator);
+        simulator.supabase().create_bucket(super::BUCKET);
+        let gate = simulator.gate();
+        simulator.script(Script::new().hold_at(0, &gate));
+        let server = launch.start().await;
+        let mut events = server.stream("c1", "Hello").await;
+        gate.reached(1, DEADLINE).await.unwrap();
+        let old = launch.beside("old");
+        launch.well(&["backup", path_text(&old)]).await;
+        gate.open();
+        while events.next().await.is_some() {}
+        server.stop().await;
+        let messages = launch.json_file("c1")["messages"].clone();
+        assert_eq!(messages[1]["finish_reason"], "stop");
+        put_log_back(&launch, &old);
+        if source == "its object" {
+            mirror(&launch, &simulator);
+            fs::remove_dir_all(launch.conversations()).unwrap();
+        }
+
+        let done = launch.well(&["reconcile"]).await;
+
+        let line = format!("took back c1: 1 messages from {source}\n");
+        assert!(done.stdout.starts_with(&line), "{}", done.stdout);
+        assert_eq!(launch.json_file("c1")["messages"], messages);
+    }
 }
 
 #[tokio::test]
