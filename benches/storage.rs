@@ -69,7 +69,11 @@ impl Server {
             }
         };
         // Whatever else it says is passed on: a pipe that nobody reads would fill.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| eprintln!("{line}"))
+        });
         Self {
             child,
             url,
@@ -134,7 +138,10 @@ fn with_supabase(simulator: &Simulator) -> Vec<(&'static str, String)> {
 }
 
 fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
-    settings.iter().map(|(name, value)| (*name, &**value)).collect()
+    settings
+        .iter()
+        .map(|(name, value)| (*name, &**value))
+        .collect()
 }
 
 /// Puts a document of so many messages where the server imports from.
@@ -178,7 +185,9 @@ async fn many_conversations(simulator: &Simulator) {
     talkers.join_all().await;
     let took = start.elapsed();
     let under_way = simulator.supabase().counts().uploads;
-    Arc::into_inner(server).expect("all talkers are done").stop();
+    Arc::into_inner(server)
+        .expect("all talkers are done")
+        .stop();
     let counts = simulator.supabase().counts().uploads;
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
     let (uploads, bytes, turns) = (

@@ -14,7 +14,7 @@ pub mod variable;
 
 use std::{collections::HashMap, env, fs, io, path::Path};
 
-pub use cli::{Cli, Command};
+pub use cli::{Backup, Cli, Command, Export, Import, Reconcile, Verify};
 pub use dotenv::MalformedLine;
 pub use parts::{
     AllowedOrigins, BaseUrl, ConversationConfig, LogConfig, LogFormat, OpenRouterConfig,

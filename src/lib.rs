@@ -20,4 +20,5 @@ pub mod server;
 pub mod session;
 pub mod sockets;
 pub mod telemetry;
+pub mod tools;
 pub mod wire;

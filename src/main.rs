@@ -1,14 +1,20 @@
 //! The process: configuration, log lines, the server, signals, the exit code.
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use idol_router::{
     application::{Application, Ended, Tuning},
     config::{Cli, Command, Config, Mode},
     healthcheck, telemetry,
+    tools::{self, Report, ToolError},
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// A setting is wrong: nothing was started.
 const EXIT_CONFIG: u8 = 2;
@@ -26,7 +32,42 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error),
         },
+        Some(Command::Backup(asked)) => told(tools::backup::run(&asked, &config)),
+        Some(command) => work(&command, &config),
         None => serve(config),
+    }
+}
+
+/// Runs a tool that has the log to itself.
+fn work(command: &Command, config: &Config) -> ExitCode {
+    if let Err(error) = telemetry::init(&config.log) {
+        return fail(1, &error);
+    }
+    actix_web::rt::System::new().block_on(async move {
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let terminated = terminated();
+        let listening = tokio::task::spawn_local(async move {
+            terminated.await;
+            stopping.cancel();
+        });
+        let ended = tools::run(command, config, stop).await;
+        listening.abort();
+        match ended {
+            Some(ended) => told(ended),
+            None => fail(EXIT_CONFIG, &format!("{command} needs no log")),
+        }
+    })
+}
+
+/// Tells what a tool has to say.
+fn told(ended: Result<Report, ToolError>) -> ExitCode {
+    match ended {
+        Ok(report) => match io::stdout().write_all(report.text.as_bytes()) {
+            Ok(()) => ExitCode::from(report.status.code()),
+            Err(error) => fail(1, &format!("the report cannot be written: {error}")),
+        },
+        Err(error) => fail(error.code(), &error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Makes the first entry of a conversation from a document that was read back.
+//! Takes a document that was read back into the log.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,15 @@ use crate::{
     time::Timestamp,
 };
 
+mod document;
+
+pub use document::{Act, ImportFailure, Imported, Regained, import_document, regain};
+pub(crate) use document::{Offered, entries_of};
+
 /// The document holds something that no conversation can hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("message {index} has the role {role:?}, which is not one of a conversation's")]
-pub(crate) struct UnknownRole {
+pub struct UnknownRole {
     index: usize,
     role: String,
 }

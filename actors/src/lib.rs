@@ -18,7 +18,7 @@ pub mod engine;
 pub mod error;
 pub mod handle;
 pub mod id;
-mod importing;
+pub mod importing;
 pub mod json_text;
 pub mod limits;
 pub mod loading;

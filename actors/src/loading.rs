@@ -5,14 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::time::timeout;
 
 use crate::{
-    adopting::{self, Offer},
-    conversation::{
-        document::{Document, Folded},
-        message::StoredMessage,
-    },
+    conversation::document::{Document, Folded},
     error::EngineError,
     id::ConversationId,
-    importing,
+    importing::{self, Offered},
     limits::LOAD_DEADLINE,
     log::{
         Append, AppendError, Log, LogError, Partial,
@@ -23,7 +19,6 @@ use crate::{
         imported::ImportedDocument,
         json_files::{self, ReadError},
     },
-    time::Timestamp,
 };
 
 /// JSON documents to import from on first use.
@@ -207,21 +202,11 @@ async fn strange(
         .as_ref()
         .filter(|it| it.log == log && it.incarnation == incarnation)?;
     let stamp = copy.file?;
-    match adopting::offer(id, document, &copy, Timestamp::now()) {
-        Ok(Offer::Nothing) => Some((Vec::new(), stamp)),
-        Ok(Offer::Entries(entries)) => {
-            let entries = entries.into_iter().map(|(head, messages)| Entry {
-                head,
-                messages: messages
-                    .iter()
-                    .map(StoredMessage::fragment)
-                    .cloned()
-                    .collect(),
-            });
-            Some((entries.collect(), stamp))
-        }
+    match importing::entries_of(id, document, &copy) {
+        Ok(Offered::Nothing) => Some((Vec::new(), stamp)),
+        Ok(Offered::Entries { entries, .. }) => Some((entries, stamp)),
         // The mirror sets such a file aside before it writes its own.
-        Ok(Offer::Parted) => None,
+        Ok(Offered::Parted) => None,
         Err(error) => {
             tracing::warn!(conversation = %id, %error, "a JSON file that is ahead of the log cannot be used");
             None

@@ -75,6 +75,17 @@ impl Rendered {
         digest.finalize().into()
     }
 
+    /// Whether these bytes are the text.
+    #[must_use]
+    pub fn is(&self, mut bytes: &[u8]) -> bool {
+        let matches = self.json.iter().all(|piece| {
+            let rest = bytes.strip_prefix(piece.as_bytes());
+            bytes = rest.unwrap_or_default();
+            rest.is_some()
+        });
+        matches && bytes.is_empty()
+    }
+
     /// Bytes of the text.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -26,5 +26,6 @@ mod process;
 mod resilience;
 mod stream;
 mod supabase;
+mod tools;
 mod turns;
 mod websocket;

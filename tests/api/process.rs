@@ -24,8 +24,8 @@ mod started;
 mod stopped;
 
 /// A working directory, and the environment of the processes that run in it: what is set, no more.
-struct Launch {
-    directory: TempDir,
+pub struct Launch {
+    pub directory: TempDir,
     settings: Vec<(String, String)>,
     /// Beyond so many blocks of 512 bytes, no file can be written.
     file_blocks_max: Option<u32>,
@@ -33,7 +33,7 @@ struct Launch {
 
 impl Launch {
     /// Without a single variable: the demo.
-    fn bare() -> Self {
+    pub fn bare() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
             settings: Vec::new(),
@@ -42,7 +42,7 @@ impl Launch {
     }
 
     /// With the simulator upstream.
-    fn with(simulator: &Simulator) -> Self {
+    pub fn with(simulator: &Simulator) -> Self {
         Self::bare()
             .set("OPENROUTER_BASE_URL", &simulator.base_url())
             .set("OPENROUTER_API_KEY", "sk-or-test")
@@ -50,18 +50,18 @@ impl Launch {
             .set("SHUTDOWN_GRACE_SECS", "20")
     }
 
-    fn set(mut self, name: &str, value: &str) -> Self {
+    pub fn set(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Where the process keeps everything, as long as nobody chose another place.
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// The mirrored document of a conversation.
-    fn json_file(&self, conversation: &str) -> Value {
+    pub fn json_file(&self, conversation: &str) -> Value {
         let path = self
             .data()
             .join("conversations")
@@ -69,7 +69,7 @@ impl Launch {
         mirrored(&std::fs::read(path).unwrap())
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let server = env!("CARGO_BIN_EXE_idol-router");
         let mut command = match self.file_blocks_max {
             None => Command::new(server),
@@ -93,7 +93,7 @@ impl Launch {
     }
 
     /// Runs the server until it listens.
-    async fn start(&self) -> Process {
+    pub async fn start(&self) -> Process {
         let mut child = self.command(&["--port", "0"]).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (said, mut heard) = watch::channel(String::new());
@@ -120,7 +120,7 @@ impl Launch {
     }
 
     /// Runs a process that is to end by itself.
-    async fn run(&self, arguments: &[&str]) -> Ran {
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
         let mut child = self.command(arguments).spawn().unwrap();
         let (mut stdout, mut stderr) = (String::new(), String::new());
         let mut out = child.stdout.take().unwrap();
@@ -147,14 +147,14 @@ fn address_in(stderr: &str) -> Option<SocketAddr> {
 }
 
 /// A process that has ended.
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// A process that serves. Killed when it is dropped.
-struct Process {
+pub struct Process {
     child: Child,
     heard: watch::Receiver<String>,
     address: SocketAddr,
@@ -162,26 +162,26 @@ struct Process {
 }
 
 impl Process {
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    async fn get(&self, path: &str) -> reqwest::Response {
+    pub async fn get(&self, path: &str) -> reqwest::Response {
         let request = self.http.get(self.url(path));
         within("an answer", request.send()).await.unwrap()
     }
 
-    async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
+    pub async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
         let request = self.http.post(self.url(path)).json(body);
         within("an answer", request.send()).await.unwrap()
     }
 
     /// `POST /chat` with one user message; the reply's text.
-    async fn chat(&self, conversation: &str, text: &str) -> String {
+    pub async fn chat(&self, conversation: &str, text: &str) -> String {
         let response = self.post("/chat", &say(conversation, text)).await;
         assert_eq!(response.status(), 200);
         let answer: Value = response.json().await.unwrap();
@@ -192,7 +192,7 @@ impl Process {
     }
 
     /// `POST /chat/stream` with one user message, up to and including `conversation_start`.
-    async fn stream(&self, conversation: &str, text: &str) -> Events {
+    pub async fn stream(&self, conversation: &str, text: &str) -> Events {
         let response = self.post("/chat/stream", &say(conversation, text)).await;
         assert_eq!(response.status(), 200);
         let mut events = Events::of(response);
@@ -200,32 +200,32 @@ impl Process {
         events
     }
 
-    async fn document(&self, conversation: &str) -> Value {
+    pub async fn document(&self, conversation: &str) -> Value {
         let response = self.get(&format!("/conversation/{conversation}")).await;
         assert_eq!(response.status(), 200);
         response.json().await.unwrap()
     }
 
     /// Role and content of every message of the document.
-    async fn said(&self, conversation: &str) -> Vec<(String, String)> {
+    pub async fn said(&self, conversation: &str) -> Vec<(String, String)> {
         said_in(&self.document(conversation).await)
     }
 
-    async fn socket(&self) -> Socket {
+    pub async fn socket(&self) -> Socket {
         Socket::connect(self.address).await
     }
 
     /// What it has written to standard error so far.
-    fn stderr(&self) -> String {
+    pub fn stderr(&self) -> String {
         self.heard.borrow().clone()
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
 
     /// Waits for its end and for the last of its lines.
-    async fn end(&mut self) -> ExitStatus {
+    pub async fn end(&mut self) -> ExitStatus {
         let status = within("the end of the process", self.child.wait()).await;
         let last = self.heard.wait_for(|_| false);
         within("the end of its standard error", last).await.ok();
@@ -233,13 +233,13 @@ impl Process {
     }
 
     /// Ends it as a power cut does, as far as the process can tell.
-    async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.signal("KILL");
         assert_eq!(self.end().await.code(), None);
     }
 
     /// Stops it as an operator does.
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         // Idle connections are kept for some seconds; the process waits for them.
         self.http = client();
         self.signal("TERM");
@@ -247,7 +247,7 @@ impl Process {
     }
 }
 
-fn signal(process: u32, name: &str) {
+pub fn signal(process: u32, name: &str) {
     let mut kill = std::process::Command::new("kill");
     let kill = kill.args(["-s", name, &process.to_string()]);
     assert!(kill.status().unwrap().success());

@@ -40,6 +40,7 @@ mod apply;
 mod backup;
 mod catalogue;
 mod encode;
+mod integrity;
 mod partials;
 mod progress;
 mod reader;
@@ -54,6 +55,7 @@ pub use backup::{BackupError, BackupProgress, backup};
 pub use catalogue::{
     CatalogueCursor, CatalogueFilter, CataloguePage, CatalogueRow, InvalidCatalogueCursor,
 };
+pub use integrity::{Depth, IntegrityError, check_file};
 pub use progress::{
     ContentHash, FileStamp, LaggingCursor, LaggingPage, Look, MirrorRow, Progress, Step,
 };

@@ -30,11 +30,13 @@ use crate::{
 };
 
 mod batch;
+mod compare;
 mod files;
 mod read;
 #[cfg(test)]
 mod tests;
 
+pub use compare::{CopyState, compare, file_stamp, files_by_conversation};
 pub use read::{DOCUMENT_BYTES_MAX, ReadError, read, read_strange};
 
 /// Name under which the log keeps this mirror's progress.

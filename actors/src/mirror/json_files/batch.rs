@@ -56,6 +56,13 @@ pub(super) enum Outcome {
     Failed(Arc<str>),
 }
 
+/// Whether the owner of conversations was asked to take over what a file has more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakenOver {
+    No,
+    Yes,
+}
+
 /// Why a document is not ready to be written.
 enum NotReady {
     Gone,
@@ -159,13 +166,12 @@ impl Tools {
                 return Err(NotReady::Deleted { incarnation, seq });
             }
         }
-        let loaded = self.log.load(id.clone()).await?;
-        let (Some(row), Some(loaded)) = (row, loaded) else {
-            return Err(NotReady::Gone);
-        };
-        if let Some(ahead) = self.ahead(&row).await {
-            return Err(ahead);
+        let mut row = row.ok_or(NotReady::Gone)?;
+        if self.take_over(&row).await? == TakenOver::Yes {
+            let newer = self.log.mirror_row(MIRROR, id.clone()).await?;
+            row = newer.ok_or(NotReady::Gone)?;
         }
+        let loaded = self.log.load(id.clone()).await?.ok_or(NotReady::Gone)?;
         let render = Arc::clone(&self.render);
         let rendering = id.clone();
         let rendered = spawn_blocking(move || render.render(&rendering, loaded))
@@ -181,27 +187,31 @@ impl Tools {
         })
     }
 
-    /// Whether the file that is there shows more of the conversation than the log has: then its owner
-    /// takes that over, which it does when it is asked for anything, and the file is left as it is.
-    async fn ahead(&self, row: &MirrorRow) -> Option<NotReady> {
+    /// Where the file that is there shows more of the conversation than the log has, its owner takes
+    /// that over, and notes the file as one of ours.
+    async fn take_over(&self, row: &MirrorRow) -> Result<TakenOver, NotReady> {
         let (dir, id) = (self.dir.clone(), row.id.clone());
         let known = [row.written, row.intended];
-        let copy = spawn_blocking(move || read_strange(&dir, &id, known));
-        let copy = copy.await.ok()??;
+        let copy = spawn_blocking(move || read_strange(&dir, &id, known)).await;
+        let Ok(Some(copy)) = copy else {
+            return Ok(TakenOver::No);
+        };
         let log = self.log.log_id();
         let ahead = copy.revision.as_ref().is_some_and(|it| {
             it.log == log && it.incarnation == row.incarnation && it.seq > row.seq
         });
         if !ahead {
-            return None;
+            return Ok(TakenOver::No);
         }
         let Some(adopter) = self.adopter.get() else {
-            return Some(NotReady::Failed("a file is ahead of the log".into()));
+            return Err(NotReady::Failed("a file is ahead of the log".into()));
         };
         match adopter.adopt(row.id.clone(), copy).await {
-            // The next round writes what is then in the log; one that has parted is set aside by it.
-            Ok(Adopted::Messages(_) | Adopted::Nothing) | Err(AdoptError::Parted) => None,
-            Err(AdoptError::Unavailable(reason)) => Some(NotReady::Failed(reason)),
+            // One that has parted is set aside when its place is needed.
+            Ok(Adopted::Messages(_) | Adopted::Nothing) | Err(AdoptError::Parted) => {
+                Ok(TakenOver::Yes)
+            }
+            Err(AdoptError::Unavailable(reason)) => Err(NotReady::Failed(reason)),
         }
     }
 

@@ -449,7 +449,7 @@ fn a_deletion_takes_every_file_of_its_conversation_and_no_other() {
             bytes: 0,
         };
         running.address.try_send(changed).unwrap();
-        until(&mut running, "the removal", |state| state.backlog == 0).await;
+        until(&mut running, "the removal", |state| state.written == 3).await;
         let mut left: Vec<_> = fs::read_dir(bench.dir.conversations())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
