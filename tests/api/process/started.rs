@@ -108,6 +108,7 @@ async fn keys_and_what_is_said_never_show_in_the_log_lines() {
     simulator.require_key(Some(KEY));
     let launch = Launch::with(&simulator)
         .set("OPENROUTER_API_KEY", KEY)
+        .set("SUPABASE_URL", &simulator.supabase_url())
         .set("SUPABASE_SERVICE_ROLE_KEY", OTHER)
         .set("ELEVENLABS_API_KEY", OTHER)
         .set("OPENAI_API_KEY", OTHER)
