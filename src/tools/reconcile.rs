@@ -59,14 +59,14 @@ pub(super) async fn run(
     };
     let mut account = Account::new(act);
     let done = async {
-        let objects = match client {
-            Some(client) => Some(Objects::list(client).await?),
+        let objects = match &client {
+            Some(client) => Some(Objects::list(client.clone()).await?),
             None => None,
         };
         take_back(&opened, objects, act, &stop, &mut account).await?;
         if act == Act::Do && !stop.is_cancelled() {
             opened.recover().await?;
-            mirrors::bring_up_to_date(&opened, &stop, &mut account).await;
+            mirrors::bring_up_to_date(&opened, client.as_ref(), &stop, &mut account).await;
         }
         Ok::<_, ToolError>(())
     };

@@ -18,6 +18,17 @@ const UNQUIET_MAX: Duration = Duration::from_secs(30);
 /// Conversations remembered as lacking. Those beyond it are found in the log by the next sweep.
 const PENDING_MAX: usize = 100_000;
 
+/// Bytes of a document that one quiet time pays for. A larger one waits for a longer quiet, so that
+/// somebody who says a word a minute does not have the whole history written each time: the bytes
+/// written for one conversation are at most this much in each quiet time, however long it is.
+const LARGE: u64 = 256 << 10;
+
+/// Longest quiet that a large document waits for.
+const QUIET_MAX: Duration = Duration::from_secs(300);
+
+/// Large documents whose size is remembered; of others the first writing comes early.
+const LARGE_MAX: usize = 100_000;
+
 /// First wait after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
@@ -42,6 +53,9 @@ pub(super) struct Schedule {
     pending: HashMap<ConversationId, Pending>,
     /// Those not in flight, by the time they are due.
     by_due: BTreeSet<(Instant, ConversationId)>,
+    /// Sizes of large documents that lack nothing, so that the next turn does not have them written
+    /// as if they were small.
+    large: HashMap<ConversationId, u64>,
 }
 
 #[derive(Debug)]
@@ -74,6 +88,7 @@ impl Schedule {
             idle,
             pending: HashMap::new(),
             by_due: BTreeSet::new(),
+            large: HashMap::new(),
         }
     }
 
@@ -93,7 +108,8 @@ impl Schedule {
             }
             return;
         }
-        self.insert(id, seq, bytes, now, now + self.idle);
+        let wait = quiet(self.large.get(&id).copied(), self.idle);
+        self.insert(id, seq, bytes, now, now + wait);
     }
 
     /// The log says that a document is behind.
@@ -119,12 +135,13 @@ impl Schedule {
             return Noted::NoRoom;
         }
         self.by_due.insert((due, id.clone()));
+        let size = self.large.remove(&id);
         self.pending.insert(
             id,
             Pending {
                 wanted_seq: seq,
                 lacking: bytes,
-                size: None,
+                size,
                 since: now,
                 due: Some(due),
                 failures: 0,
@@ -161,6 +178,9 @@ impl Schedule {
         };
         if seq >= pending.wanted_seq {
             self.pending.remove(id);
+            if size > LARGE && self.large.len() < LARGE_MAX {
+                self.large.insert(id.clone(), size);
+            }
             return;
         }
         pending.failures = 0;
@@ -253,11 +273,17 @@ impl Schedule {
     }
 }
 
+/// The quiet that a document of a size waits for.
+fn quiet(size: Option<u64>, idle: Duration) -> Duration {
+    let times = u32::try_from(size.unwrap_or(0) / LARGE).unwrap_or(u32::MAX);
+    idle.saturating_mul(times.max(1)).min(QUIET_MAX.max(idle))
+}
+
 impl Pending {
     fn next_due(&self, now: Instant, idle: Duration) -> Instant {
         match self.size {
             Some(size) if self.lacking.saturating_mul(FRACTION) > size => now,
-            Some(_) => now + idle,
+            Some(size) => now + quiet(Some(size), idle),
             None => (now + idle).min(self.since + UNQUIET_MAX.max(idle)),
         }
     }
@@ -349,5 +375,27 @@ mod tests {
         schedule.failed(start, &id("bad"), 0.0);
         schedule.hasten(start);
         assert_eq!(schedule.take_due(start, 9), [id("bad")]);
+    }
+
+    #[test]
+    fn a_large_document_waits_for_a_longer_quiet() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(IDLE);
+        schedule.changed(start, id("a"), 1, 10);
+        assert_eq!(schedule.take_due(start + IDLE, 9), [id("a")]);
+        let size = 5 * LARGE + 1;
+        schedule.written(start + IDLE, &id("a"), 1, size);
+        assert_eq!(schedule.backlog(), 0);
+        // A word now and then: five times the quiet, since it costs five times the bytes.
+        schedule.changed(start, id("a"), 2, 10);
+        assert_eq!(schedule.next_due(), Some(start + IDLE * 5));
+        schedule.changed(start + IDLE, id("a"), 3, 10);
+        assert_eq!(schedule.next_due(), Some(start + IDLE * 6));
+        // Much at once does not wait.
+        schedule.changed(start + IDLE, id("a"), 4, size / FRACTION);
+        assert_eq!(schedule.take_due(start + IDLE, 9), [id("a")]);
+        schedule.written(start + IDLE, &id("a"), 4, LARGE * 1_000_000);
+        schedule.changed(start, id("a"), 5, 10);
+        assert_eq!(schedule.next_due(), Some(start + QUIET_MAX));
     }
 }

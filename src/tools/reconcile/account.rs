@@ -31,6 +31,8 @@ pub(super) struct Account {
     conversations: usize,
     written: u64,
     set_aside: u64,
+    /// Objects uploaded, and those of other hands that were copied aside; none without a bucket.
+    objects: Option<(u64, u64)>,
     failed: usize,
 }
 
@@ -43,6 +45,7 @@ impl Account {
             conversations: 0,
             written: 0,
             set_aside: 0,
+            objects: None,
             failed: 0,
         }
     }
@@ -106,6 +109,11 @@ impl Account {
         self.set_aside += set_aside;
     }
 
+    /// The bucket was given so many objects, and kept so many of other hands aside.
+    pub(super) fn uploaded(&mut self, objects: u64, kept: u64) {
+        self.objects = Some((objects, kept));
+    }
+
     pub(super) fn report(self) -> Report {
         let mut text = self.lines.clone();
         let (verb, messages, conversations) = (self.verb(), self.messages, self.conversations);
@@ -116,6 +124,11 @@ impl Account {
             text.push_str(&format!(
                 "; brought {} JSON files up to date, set {} aside",
                 self.written, self.set_aside
+            ));
+        }
+        if let Some((objects, kept)) = self.objects {
+            text.push_str(&format!(
+                "; brought {objects} objects up to date, kept {kept} of other hands aside"
             ));
         }
         text.push_str(&format!("; {} failed\n", self.failed));
