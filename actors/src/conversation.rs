@@ -562,7 +562,7 @@ impl Conversation {
             || !self.pending.is_empty()
             || !self.parked.is_empty()
             || self.deleting.is_under_way()
-            || self.elsewhere == Elsewhere::Awaited
+            || matches!(self.elsewhere, Elsewhere::Awaited | Elsewhere::Importing)
             || self.found_late.is_some()
             || self.appending != Appending::No
             || matches!(self.history, History::Reading)

@@ -142,6 +142,8 @@ impl Loader {
         let history = fold(1, vec![entry]).await?;
         if let (Some(files), Some(stamp), Folded::Here(document)) =
             (&self.json_files, imported.file, &history)
+            // One that says more than the conversation is kept aside when its place is needed.
+            && !imported.says_more()
         {
             note_ours(id, document, stamp, files).await;
         }

@@ -54,17 +54,23 @@ pub async fn recover(
     files: Option<&JsonSource>,
 ) -> Result<Recovery, RecoveryError> {
     let mut recovery = Recovery::default();
-    if let Some(files) = files {
-        let mut open = log.open_turns(TURNS_PER_ROUND).await?;
-        open.dedup_by(|one, other| one.id == other.id);
-        for OpenTurn { id, .. } in open {
-            recovery.turns_found += catch_up(log, id, files).await?;
-        }
-    }
     loop {
         let open = log.open_turns(TURNS_PER_ROUND).await?;
         if open.is_empty() {
             return Ok(recovery);
+        }
+        if let Some(files) = files {
+            let mut found = 0;
+            let mut ids: Vec<_> = open.iter().map(|turn| turn.id.clone()).collect();
+            ids.dedup();
+            for id in ids {
+                found += catch_up(log, id, files).await?;
+            }
+            recovery.turns_found += found;
+            if found > 0 {
+                // What is open now is another list; a file that was taken over is so once.
+                continue;
+            }
         }
         let ends = interruptions(open);
         let kept = ends.iter().flat_map(|end| &end.entries);

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::helpers::{BUCKET, SERVICE_KEY, Setup, TestApp, until, within};
 
 mod deletions;
+mod found_late;
 mod late;
 mod lineage;
 mod outages;

@@ -275,7 +275,11 @@ impl Conversation {
             let behind = std::mem::take(&mut self.pending);
             if !behind.is_empty() {
                 self.not_written(behind, after_wait, ctx);
+                return;
             }
+            self.import_found(ctx);
+            self.delete_once_settled(ctx);
+            self.drained_check();
             return;
         }
         self.flush(ctx);

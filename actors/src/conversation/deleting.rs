@@ -86,6 +86,8 @@ impl Conversation {
             seq: self.seq() + 1,
         };
         self.begun = Begun::No;
+        // Whatever was stored elsewhere is what was deleted: it must not come back.
+        self.forget_elsewhere();
         // The ends of the turns that were stopped come first.
         self.pump_all(ctx);
         for sink in self.subscribers.take_all() {

@@ -10,7 +10,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    Begun, Conversation, History, Parked, Pending, Then, answer,
+    Appending, Begun, Conversation, History, Parked, Pending, Then, answer,
     command::{Adopting, Reply},
     document::Folded,
 };
@@ -31,6 +31,8 @@ pub(super) enum Elsewhere {
     Settled,
     /// Everything waits for the answer.
     Awaited,
+    /// What was found is on its way to the log; everything waits.
+    Importing,
     /// What begins the conversation goes on without the answer.
     Late,
     /// There is no answer.
@@ -41,7 +43,7 @@ impl Conversation {
     /// Whether a command has to wait for an answer from elsewhere.
     pub(super) fn awaits_elsewhere(&self, command: &Parked) -> bool {
         match self.elsewhere {
-            Elsewhere::Awaited => true,
+            Elsewhere::Awaited | Elsewhere::Importing => true,
             Elsewhere::Late => self.begun == Begun::No && !command.begins(),
             Elsewhere::Settled | Elsewhere::Unknown => false,
         }
@@ -74,7 +76,7 @@ impl Conversation {
             false => limits::REMOTE_GRACE,
         };
         ctx.run_later(grace, |act, ctx| {
-            if act.elsewhere == Elsewhere::Awaited && matches!(act.history, History::None { .. }) {
+            if act.elsewhere == Elsewhere::Awaited {
                 act.shared.remote_late.store(true, Ordering::Relaxed);
                 act.elsewhere = Elsewhere::Late;
                 act.carry_out_parked(ctx);
@@ -87,8 +89,13 @@ impl Conversation {
         found: Result<Option<ImportedDocument>, RemoteError>,
         ctx: &mut Context<Self>,
     ) {
-        if self.elsewhere == Elsewhere::Awaited && found.is_ok() {
-            self.shared.remote_late.store(false, Ordering::Relaxed);
+        match self.elsewhere {
+            Elsewhere::Awaited if found.is_ok() => {
+                self.shared.remote_late.store(false, Ordering::Relaxed);
+            }
+            Elsewhere::Awaited | Elsewhere::Late => {}
+            // The conversation was deleted meanwhile: nobody wants the answer.
+            Elsewhere::Settled | Elsewhere::Importing | Elsewhere::Unknown => return,
         }
         match found {
             Ok(None) => self.elsewhere = Elsewhere::Settled,
@@ -120,9 +127,13 @@ impl Conversation {
 
     /// Makes the document that was found the beginning of this conversation.
     fn import(&mut self, document: ImportedDocument, ctx: &mut Context<Self>) {
-        self.elsewhere = Elsewhere::Awaited;
+        self.elsewhere = Elsewhere::Importing;
         let (loader, id) = (self.shared.loader.clone(), self.id.clone());
-        let import = async move { loader.import(&id, &document).await };
+        let import = async move {
+            let import = loader.import(&id, &document);
+            let imported = timeout(limits::LOAD_DEADLINE, import).await;
+            imported.unwrap_or(Err(EngineError::StorageUnavailable))
+        };
         ctx.spawn(import.into_actor(self).map(|imported, act, ctx| {
             act.elsewhere = Elsewhere::Settled;
             match imported {
@@ -143,10 +154,30 @@ impl Conversation {
     /// Takes over what was found after the conversation had begun, once its beginning is synced.
     pub(super) fn adopt_found(&mut self, ctx: &mut Context<Self>) {
         if self.document().is_some()
+            && self.is_written()
             && let Some(document) = self.found_late.take()
         {
             self.adopt(&document, None, ctx);
         }
+    }
+
+    /// The beginning that was made without knowing of a document was refused: the document is the
+    /// beginning, then.
+    pub(super) fn import_found(&mut self, ctx: &mut Context<Self>) {
+        if let Some(document) = self.found_late.take() {
+            self.import(*document, ctx);
+        }
+    }
+
+    /// Nothing that is, or was, elsewhere belongs to this conversation any more.
+    pub(super) fn forget_elsewhere(&mut self) {
+        self.elsewhere = Elsewhere::Settled;
+        self.found_late = None;
+    }
+
+    /// Whether the log has all that this actor knows of: only then can a copy be compared with it.
+    fn is_written(&self) -> bool {
+        self.appending == Appending::No && self.pending.is_empty()
     }
 
     /// Takes over what a copy has more than the log.
@@ -164,6 +195,13 @@ impl Conversation {
         let Some(document) = self.document() else {
             return tell(reply, Adopting::Parted);
         };
+        if !self.is_written() {
+            // The mirror offers it again.
+            if let Some(reply) = reply {
+                answer(reply, Err(EngineError::StorageUnavailable.into()));
+            }
+            return;
+        }
         let entries = match adopting::offer(&self.id, document, copy, Timestamp::now()) {
             Ok(Offer::Nothing) => return tell(reply, Adopting::Nothing),
             Ok(Offer::Entries(entries)) => entries,

@@ -70,6 +70,12 @@ impl Conversation {
             return;
         }
         let text = match self.streams.get(running.ordinal) {
+            // A piece that came before the turn's acceptance would have nobody to belong to.
+            Some(stream) if stream.received().is_none() => {
+                running.kept.stage = Stage::Rests;
+                self.text_came(ctx);
+                return;
+            }
             Some(stream) => stream.text_from(running.kept.bytes),
             None => return,
         };

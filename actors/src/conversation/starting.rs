@@ -60,7 +60,9 @@ impl Conversation {
                 user_id,
                 character_id,
                 imported_updated_at: None,
-                unverified: matches!(self.elsewhere, Elsewhere::Late | Elsewhere::Unknown),
+                // An id that was deleted has nothing stored that it could want back.
+                unverified: self.seq() == 0
+                    && matches!(self.elsewhere, Elsewhere::Late | Elsewhere::Unknown),
             }),
             messages: Vec::new(),
             then: Then::Begun,

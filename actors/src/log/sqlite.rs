@@ -213,7 +213,7 @@ impl SqliteLog {
             readers,
             shared: Arc::clone(&shared),
             options,
-            upkeep: Upkeep::default(),
+            upkeep: Upkeep::at_start(),
             partials,
         };
         let guard = EndGuard(Arc::clone(&shared));

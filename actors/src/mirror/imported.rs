@@ -79,7 +79,30 @@ pub enum ImportError {
     },
 }
 
+/// Members of a message that a conversation takes over.
+const TAKEN_OVER: [&str; 7] = [
+    "id",
+    "turn_id",
+    "name",
+    "tool_call_id",
+    "tool_calls",
+    "model",
+    "finish_reason",
+];
+
 impl ImportedDocument {
+    /// Whether it says anything that a conversation does not take over: then it is no copy of one,
+    /// and must not be replaced by one.
+    #[must_use]
+    pub fn says_more(&self) -> bool {
+        !self.others.is_empty()
+            || self
+                .messages
+                .iter()
+                .flat_map(|message| &message.others)
+                .any(|(name, _)| !TAKEN_OVER.contains(&name.as_str()))
+    }
+
     /// Reads the document of a conversation.
     pub fn parse(id: &ConversationId, bytes: &[u8]) -> Result<Self, ImportError> {
         // Members are kept raw, and skipping raw JSON does not recurse: nesting costs no stack.

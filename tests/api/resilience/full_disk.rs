@@ -11,7 +11,7 @@ use std::{
 use futures::poll;
 use idol_actors::{
     caller::Caller,
-    conversation::command::CancelTurn,
+    conversation::command::{CancelTurn, Delete},
     error::EngineError,
     id::{ConversationId, TurnId},
     shared::Failpoint,
@@ -19,7 +19,7 @@ use idol_actors::{
 use idol_simulator::{Script, reply_text};
 
 use super::{Commits, Watch, answered, assert_refused, assistant, command, sent, user};
-use crate::helpers::{DEADLINE, Setup, TestApp, say, text_of, until};
+use crate::helpers::{DEADLINE, Setup, TestApp, say, text_of, until, within};
 
 /// Waits until so many jobs wait for the log's writer, which is held.
 async fn queued(app: &TestApp, jobs: u64) {
@@ -265,4 +265,50 @@ async fn below_the_floor_nothing_begins_and_what_runs_ends() {
     })
     .await;
     until("the ballast", async || ballast.exists().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_deletion_behind_a_beginning_that_finds_no_room_is_answered_and_the_id_is_free() {
+    let commits = Commits::default();
+    let app = Setup::new()
+        .set("MIRROR_IDLE_SECS", "3600")
+        .tuning(|tuning| {
+            tuning.log.page_count_max = Some(60);
+            tuning.log.before_commit = Some(commits.failpoint());
+        })
+        .start()
+        .await;
+    let long = "x".repeat(20_000);
+    for taken in 0.. {
+        assert!(taken < 50, "the disk never fills");
+        let id = format!("c{taken}");
+        if app.post("/chat", say(&id, &long)).await.status() != 200 {
+            break;
+        }
+    }
+    // The writer is held with somebody else's append, so that what is asked next waits for it.
+    commits.hold();
+    let other = sent(&app, "/chat", say("c0", "hi"));
+    commits.reached().await;
+    let refused = sent(&app, "/chat", say("victim", &long));
+    queued(&app, 1).await;
+    let conversation = app
+        .engine
+        .conversation(ConversationId::parse("victim").unwrap(), None);
+    let delete = Delete {
+        caller: Caller::Anonymous,
+    };
+    let mut deletion = pin!(conversation.delete(delete.clone()));
+    assert!(poll!(&mut deletion).is_pending());
+
+    commits.release();
+
+    answered(other).await;
+    assert_refused(answered(refused).await, 503, "storage_unavailable").await;
+    let deleted = within("the deletion's answer", deletion).await;
+    assert_eq!(deleted, Err(EngineError::NotFound));
+    // It is not locked up: what is asked next is answered.
+    let again = within("an answer", conversation.delete(delete)).await;
+    assert_eq!(again, Err(EngineError::NotFound));
+    assert_eq!(app.get("/conversation/victim").await.status(), 404);
 }

@@ -124,7 +124,53 @@ pub(super) fn forget(connection: &Connection, conv: i64) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// The text of an open turn, as far as it is without a gap. Looks at all pieces that are there.
+/// The text of open turns, each as far as it is without a gap. Looks at all pieces that are there,
+/// once.
+pub(super) fn texts(
+    connection: &Connection,
+    attempts: &HashMap<TurnId, u32>,
+) -> rusqlite::Result<HashMap<TurnId, String>> {
+    let mut texts: HashMap<TurnId, Text> = HashMap::new();
+    let mut statement = connection
+        .prepare_cached("SELECT turn, attempt, offset, text FROM partials ORDER BY num")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let turn = TurnId(uuid::Uuid::from_bytes(row.get(0)?));
+        if attempts.get(&turn) == Some(&row.get(1)?) {
+            let text = texts.entry(turn).or_default();
+            text.add(row.get(2)?, row.get_ref(3)?.as_str()?);
+        }
+    }
+    Ok(texts
+        .into_iter()
+        .map(|(turn, text)| (turn, text.text))
+        .collect())
+}
+
+/// A text that is put together.
+#[derive(Default)]
+struct Text {
+    text: String,
+    /// A piece is missing: nothing that follows counts.
+    broken: bool,
+}
+
+impl Text {
+    fn add(&mut self, offset: i64, piece: &str) {
+        let offset = usize::try_from(offset).ok();
+        match offset.filter(|offset| self.text.is_char_boundary(*offset)) {
+            Some(offset) if !self.broken => {
+                // A piece that was sent again, since its first sending was not acknowledged, holds
+                // it all.
+                self.text.truncate(offset);
+                self.text.push_str(piece);
+            }
+            Some(_) | None => self.broken = true,
+        }
+    }
+}
+
+/// The text of one open turn.
 pub(super) fn text(connection: &Connection, turn: TurnId) -> rusqlite::Result<String> {
     let mut statement = connection.prepare_cached(
         "SELECT offset, text FROM partials WHERE turn = ?1
@@ -132,18 +178,9 @@ pub(super) fn text(connection: &Connection, turn: TurnId) -> rusqlite::Result<St
          ORDER BY num",
     )?;
     let mut rows = statement.query([turn.0.as_bytes()])?;
-    let mut text = String::new();
+    let mut text = Text::default();
     while let Some(row) = rows.next()? {
-        let offset: i64 = row.get(0)?;
-        let Some(offset) = usize::try_from(offset)
-            .ok()
-            .filter(|offset| text.is_char_boundary(*offset))
-        else {
-            break;
-        };
-        // A piece that was sent again, since its first sending was not acknowledged, holds it all.
-        text.truncate(offset);
-        text.push_str(row.get_ref(1)?.as_str()?);
+        text.add(row.get(0)?, row.get_ref(1)?.as_str()?);
     }
-    Ok(text)
+    Ok(text.text)
 }

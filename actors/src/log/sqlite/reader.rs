@@ -231,12 +231,19 @@ pub(super) fn open_turns(connection: &Connection, limit: u32) -> Result<Vec<Open
         .map_err(failed)?;
     let mut open = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
-        open.push(open_turn(connection, row)?);
+        open.push(open_turn(row)?);
+    }
+    let attempts = open
+        .iter()
+        .map(|turn| (turn.orphan.turn, turn.orphan.attempt));
+    let mut texts = partials::texts(connection, &attempts.collect()).map_err(failed)?;
+    for turn in &mut open {
+        turn.orphan.text = texts.remove(&turn.orphan.turn).unwrap_or_default();
     }
     Ok(open)
 }
 
-fn open_turn(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<OpenTurn, LogError> {
+fn open_turn(row: &rusqlite::Row<'_>) -> Result<OpenTurn, LogError> {
     let failed = |error: rusqlite::Error| unavailable(&error);
     let number = |column| row.get::<_, i64>(column).map_err(failed);
     let seq = number(3)?.cast_unsigned();
@@ -271,7 +278,7 @@ fn open_turn(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<OpenTur
             attempt: row.get(2).map_err(failed)?,
             reply: accepted.reply,
             model,
-            text: partials::text(connection, turn).map_err(failed)?,
+            text: String::new(),
         },
     })
 }

@@ -1,10 +1,17 @@
 //! When the WAL is moved into the database: by the writer alone, and while nobody waits if it can be.
 
-use std::{fs, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 
 use super::{schema::BUSY, writer::Writer};
+
+/// How long what was deleted may stay in the WAL of a writer that is never at rest.
+const PURGE_MAX: Duration = Duration::from_secs(1);
 
 /// What the writer remembers of the WAL between batches.
 #[derive(Default)]
@@ -13,12 +20,23 @@ pub(super) struct Upkeep {
     pub(super) stirred: bool,
     /// The disk was full: moving the WAL into the database makes room inside it.
     pub(super) pressed: bool,
-    /// Something was deleted, and the WAL still holds it.
-    pub(super) purge: bool,
+    /// Since when the WAL may hold something that was deleted. From the start: the run before may
+    /// have been killed before it came to rest.
+    pub(super) purge: Option<Instant>,
     /// A checkpoint failed, and it was said.
     failing: bool,
     /// Size from which the next truncation is tried, after one that a reader stood in the way of.
     truncate_above: u64,
+}
+
+impl Upkeep {
+    pub(super) fn at_start() -> Self {
+        Self {
+            stirred: true,
+            purge: Some(Instant::now()),
+            ..Self::default()
+        }
+    }
 }
 
 /// How a checkpoint is run: SQLite's own words.
@@ -39,6 +57,16 @@ pub(super) struct Frames {
 impl Writer {
     /// Bounds the WAL under load that leaves no moment of rest.
     pub(super) fn keep_wal_small(&mut self) {
+        // Under a load that leaves no rest, what was deleted must not stay readable all the same.
+        if self.shared.is_alive()
+            && self
+                .upkeep
+                .purge
+                .is_some_and(|since| since.elapsed() > PURGE_MAX)
+        {
+            self.upkeep.purge = Some(Instant::now());
+            self.purge();
+        }
         let size = fs::metadata(&self.wal).map_or(0, |file| file.len());
         let limit = self.options.wal_truncate_bytes;
         if !self.shared.is_alive() || size <= limit.max(self.upkeep.truncate_above) {
@@ -52,6 +80,14 @@ impl Writer {
         };
     }
 
+    /// Empties the WAL of what was deleted.
+    fn purge(&mut self) {
+        let emptied = self.checkpoint(WalCheckpoint::Truncate);
+        if emptied.is_some_and(|frames| !frames.busy) {
+            self.upkeep.purge = None;
+        }
+    }
+
     /// Moves the WAL into the database while nobody waits.
     pub(super) fn rest(&mut self) {
         self.upkeep.stirred = false;
@@ -61,12 +97,10 @@ impl Writer {
         if self.partials.has_dead() {
             self.remove_dead_partials();
         }
-        if self.upkeep.purge {
-            // A reader in the way: again at the next rest, which comes after the next commit or look.
-            self.upkeep.purge = self
-                .checkpoint(WalCheckpoint::Truncate)
-                .is_none_or(|frames| frames.busy);
-            self.upkeep.stirred = self.upkeep.purge;
+        if self.upkeep.purge.is_some() {
+            self.purge();
+            // A reader in the way: again when there is nothing else to do.
+            self.upkeep.stirred = self.upkeep.purge.is_some();
             return;
         }
         let waiting = self

@@ -294,7 +294,9 @@ impl Writer {
             match &entry.head {
                 EntryHead::TurnEnded(ended) => self.partials.ended(ended.turn),
                 // What was deleted still stands in the WAL.
-                EntryHead::Deleted(_) => self.upkeep.purge = true,
+                EntryHead::Deleted(_) => {
+                    self.upkeep.purge.get_or_insert_with(Instant::now);
+                }
                 EntryHead::Begun(_)
                 | EntryHead::TurnAccepted(_)
                 | EntryHead::TurnReopened(_)

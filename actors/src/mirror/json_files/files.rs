@@ -33,12 +33,18 @@ pub(super) struct Document {
 impl Document {
     /// Whether a file that is none of those that were noted is one of ours all the same, and older:
     /// the note was lost with the end of the log.
-    fn supersedes(&self, path: &Path) -> io::Result<bool> {
-        let copy = ImportedDocument::parse(&self.id, &fs::read(path)?);
-        let revision = copy.ok().and_then(|copy| copy.revision);
-        Ok(revision.is_some_and(|it| {
-            it.log == self.log && it.incarnation == self.incarnation && it.seq <= self.seq
-        }))
+    fn supersedes(&self, path: &Path, staged: &Path) -> io::Result<bool> {
+        let parse =
+            |path| ImportedDocument::parse(&self.id, &fs::read(path)?).map_err(io::Error::other);
+        let Ok(theirs) = parse(path) else {
+            return Ok(false);
+        };
+        let of_this_life = theirs
+            .revision
+            .as_ref()
+            .is_some_and(|it| it.log == self.log && it.incarnation == self.incarnation);
+        // Not by their numbers: a log that lost its end has counted on since.
+        Ok(of_this_life && parse(staged)?.messages.starts_with(&theirs.messages))
     }
 }
 
@@ -105,7 +111,7 @@ pub(super) fn publish(
         let path = dir.join(format!("{}.json", document.id));
         let set_aside = match fs::symlink_metadata(&path) {
             Ok(found) if document.ours.contains(&Some(self::stamp(&found))) => None,
-            Ok(_) if document.supersedes(&path)? => None,
+            Ok(_) if document.supersedes(&path, &temporary(dir, &document.id))? => None,
             Ok(_) => Some(set_aside(dir, &document.id, &path)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
