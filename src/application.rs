@@ -27,10 +27,10 @@ use idol_actors::{
     },
     metrics::Metrics,
     mirror::{
-        Adopter,
+        Adopter, MirrorHook,
         json_files::MirrorState,
         supabase::SupabaseConfigError,
-        supabase_mirror::{MirrorHook, SupabaseState, Waits},
+        supabase_mirror::{SupabaseState, Waits},
     },
     provider::{
         embedded::Pace,
@@ -61,12 +61,12 @@ pub struct Tuning {
     pub failpoints: Option<Failpoints>,
     /// Fault injection in the log.
     pub log: SqliteOptions,
+    /// Fault injection in the mirrors.
+    pub mirror: Option<MirrorHook>,
     /// Pace of the embedded companion.
     pub pace: Option<Pace>,
     /// How long the copy in Supabase waits for what.
     pub supabase_waits: Option<Waits>,
-    /// Fault injection in the copy.
-    pub supabase_hook: Option<MirrorHook>,
     /// Tells the free bytes on the disk of the log.
     pub free_space: Option<Probe>,
 }

@@ -49,6 +49,7 @@ impl Mirrors {
             JsonFilesOptions {
                 dir: data_dir.conversations(),
                 idle: config.storage.mirror_idle,
+                hook: tuning.mirror.clone(),
                 space: Some(space.clone()),
             },
         );
@@ -172,7 +173,7 @@ fn start_supabase(
             client,
             idle: config.storage.mirror_idle,
             waits,
-            hook: tuning.supabase_hook.clone(),
+            hook: tuning.mirror.clone(),
         },
     )
 }

@@ -98,6 +98,52 @@ impl Rendered {
 #[error("the document cannot be made: {0}")]
 pub struct RenderError(pub String);
 
+/// A place in a mirror's work where a test may end the process. Each lies between two things that a
+/// crash must not tear apart unnoticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MirrorPoint {
+    /// A file's text is synced under its temporary name; nothing of it is recorded.
+    Staged,
+    /// It is recorded that the file is about to be put in its place.
+    Intended,
+    /// The file is in its place; the directory is not synced.
+    Renamed,
+    /// The directory is synced; the progress is not recorded.
+    InPlace,
+    /// The files of a deleted conversation are gone; that is not recorded.
+    FilesRemoved,
+    /// An upload is about to be recorded, and then sent.
+    BeforeUpload,
+    /// The server has confirmed it; the progress is not recorded.
+    Uploaded,
+    /// The server has confirmed a deletion; the progress is not recorded.
+    Removed,
+}
+
+/// A hook that is called at every [`MirrorPoint`], on one of the mirror's threads.
+#[derive(Clone)]
+pub struct MirrorHook(Arc<Hook>);
+
+type Hook = dyn Fn(MirrorPoint, &ConversationId) + Send + Sync;
+
+impl MirrorHook {
+    /// Calls `hook` at every point.
+    #[must_use]
+    pub fn new(hook: impl Fn(MirrorPoint, &ConversationId) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    pub(crate) fn reached(&self, point: MirrorPoint, id: &ConversationId) {
+        (self.0)(point, id);
+    }
+}
+
+impl fmt::Debug for MirrorHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MirrorHook")
+    }
+}
+
 /// What of which log a copy shows. Stands at the end of every copy that a mirror writes, as
 /// `revision`, with a digest of all that stands before it: one that somebody edited has none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -378,12 +378,17 @@ pub struct Socket {
 
 impl Socket {
     pub async fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// None if nobody is there, or not for long enough.
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
         // The default buffer of 128 KiB a socket would be most of a test's memory.
         let config = WebSocketConfig::default().read_buffer_size(4096);
         let url = format!("ws://{address}/ws/chat");
         let connect = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
-        let (stream, _) = within("the upgrade", connect).await.unwrap();
-        Self { stream }
+        let (stream, _) = within("the upgrade", connect).await.ok()?;
+        Some(Self { stream })
     }
 
     pub async fn send(&mut self, message: Value) {

@@ -15,20 +15,25 @@ use tokio::{
     sync::watch,
 };
 
-use crate::helpers::{Events, Socket, client, mirrored, say, within};
+use crate::{
+    failpoints,
+    helpers::{Events, Socket, client, mirrored, say, within},
+};
 
 mod killed;
 mod leaks;
 mod slow_readers;
-mod started;
+pub mod started;
 mod stopped;
 
 /// A working directory, and the environment of the processes that run in it: what is set, no more.
 pub struct Launch {
     pub directory: TempDir,
-    settings: Vec<(String, String)>,
+    pub settings: Vec<(String, String)>,
     /// Beyond so many blocks of 512 bytes, no file can be written.
-    file_blocks_max: Option<u32>,
+    pub file_blocks_max: Option<u32>,
+    /// Where the server ends itself, if it is to: see [`crate::failpoints`].
+    pub dies_at: Option<String>,
 }
 
 impl Launch {
@@ -38,6 +43,7 @@ impl Launch {
             directory: tempfile::tempdir().unwrap(),
             settings: Vec::new(),
             file_blocks_max: None,
+            dies_at: None,
         }
     }
 
@@ -71,6 +77,11 @@ impl Launch {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let server = env!("CARGO_BIN_EXE_idol-router");
+        if let Some(place) = &self.dies_at {
+            let mut command = failpoints::server_that_dies_at(place);
+            self.prepare(&mut command);
+            return command;
+        }
         let mut command = match self.file_blocks_max {
             None => Command::new(server),
             Some(blocks) => {
@@ -80,16 +91,19 @@ impl Launch {
                 shell
             }
         };
+        command.args(arguments).env_clear();
+        self.prepare(&mut command);
         command
-            .args(arguments)
-            .env_clear()
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        command
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command
     }
 
     /// Runs the server until it listens.
@@ -139,7 +153,7 @@ impl Launch {
     }
 }
 
-fn address_in(stderr: &str) -> Option<SocketAddr> {
+pub fn address_in(stderr: &str) -> Option<SocketAddr> {
     let address = stderr
         .lines()
         .find_map(|line| line.strip_prefix("listening on http://"))?;
@@ -155,10 +169,10 @@ pub struct Ran {
 
 /// A process that serves. Killed when it is dropped.
 pub struct Process {
-    child: Child,
-    heard: watch::Receiver<String>,
-    address: SocketAddr,
-    http: reqwest::Client,
+    pub child: Child,
+    pub heard: watch::Receiver<String>,
+    pub address: SocketAddr,
+    pub http: reqwest::Client,
 }
 
 impl Process {
@@ -253,7 +267,7 @@ pub fn signal(process: u32, name: &str) {
     assert!(kill.status().unwrap().success());
 }
 
-fn said_in(document: &Value) -> Vec<(String, String)> {
+pub fn said_in(document: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let messages = document["messages"].as_array().unwrap();
     messages
@@ -262,10 +276,10 @@ fn said_in(document: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-fn user(text: &str) -> (String, String) {
+pub fn user(text: &str) -> (String, String) {
     ("user".to_owned(), text.to_owned())
 }
 
-fn assistant(text: &str) -> (String, String) {
+pub fn assistant(text: &str) -> (String, String) {
     ("assistant".to_owned(), text.to_owned())
 }

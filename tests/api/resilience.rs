@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::helpers::{TestApp, until, within};
 
 mod appends;
-mod full_disk;
+pub mod full_disk;
 mod hammer;
 mod keeping;
 mod lost_end;

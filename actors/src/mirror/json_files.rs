@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use self::batch::{Outcome, Tools};
-use super::{Adopter, Changed, Flush, Render, schedule::Schedule};
+use super::{Adopter, Changed, Flush, MirrorHook, Render, schedule::Schedule};
 use crate::{
     id::ConversationId,
     log::{
@@ -107,6 +107,8 @@ pub struct JsonFilesOptions {
     pub dir: PathBuf,
     /// Quiet after which a conversation that changed is written (`MIRROR_IDLE_SECS`).
     pub idle: Duration,
+    /// For fault injection.
+    pub hook: Option<MirrorHook>,
     /// The room on the disk: while it is low, nothing is written.
     pub space: Option<Arc<DiskSpace>>,
 }
@@ -154,6 +156,7 @@ impl JsonFiles {
             render,
             dir: options.dir,
             adopter: adopter.clone(),
+            hook: options.hook,
         };
         let address = Self::start_in_arbiter(&arbiter.handle(), move |_| Self {
             tools,

@@ -49,7 +49,6 @@ mod work;
 pub use documents::SupabaseDocuments;
 pub use door::Backoff;
 pub use settings::{SupabaseOptions, SupabaseState, Waits};
-pub use work::{MirrorHook, MirrorPoint};
 
 /// Name under which the log keeps this mirror's progress.
 pub const MIRROR: &str = "supabase";

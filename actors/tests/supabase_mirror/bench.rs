@@ -12,9 +12,10 @@ use idol_actors::{
         sqlite::{SqliteLog, SqliteOptions},
     },
     mirror::{
+        MirrorHook,
         supabase::{Deadlines, SupabaseClient, SupabaseConfig},
         supabase_mirror::{
-            Backoff, MirrorHook, Running, SupabaseMirror, SupabaseOptions, SupabaseState, Waits,
+            Backoff, Running, SupabaseMirror, SupabaseOptions, SupabaseState, Waits,
         },
     },
     rendering::DocumentRenderer,

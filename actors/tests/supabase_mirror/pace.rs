@@ -7,10 +7,7 @@ use idol_actors::{
         Log as _,
         entry::{Deleted, EntryHead},
     },
-    mirror::{
-        Changed, Flush,
-        supabase_mirror::{MirrorHook, MirrorPoint},
-    },
+    mirror::{Changed, Flush, MirrorHook, MirrorPoint},
     time::Timestamp,
 };
 use idol_simulator::supabase::{Fault, Target};

@@ -53,6 +53,7 @@ async fn json_files(opened: &Opened, stop: &CancellationToken, account: &mut Acc
         renderer(opened),
         JsonFilesOptions {
             dir: opened.dir.conversations(),
+            hook: None,
             idle: Duration::ZERO,
             space: None,
         },

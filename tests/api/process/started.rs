@@ -8,7 +8,7 @@ use idol_simulator::{Script, Simulator};
 use super::{Launch, Ran, assistant, user};
 use crate::helpers::client;
 
-fn assert_one_sentence(ran: &Ran, about: &str) {
+pub fn assert_one_sentence(ran: &Ran, about: &str) {
     let lines: Vec<_> = ran.stderr.trim_end().lines().collect();
     assert_eq!(lines.len(), 1, "{}", ran.stderr);
     assert!(lines[0].starts_with("idol-router: "), "{}", ran.stderr);

@@ -32,6 +32,11 @@ async fn queued(app: &TestApp, jobs: u64) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_turns_cancels_their_calls_and_leaves_everything_readable() {
+    refuses_turns_cancels_their_calls_and_leaves_everything_readable().await;
+}
+
+/// Also for tests that want a disk of their own, where there can be none.
+pub async fn refuses_turns_cancels_their_calls_and_leaves_everything_readable() {
     let app = Setup::new()
         .set("MIRROR_IDLE_SECS", "3600")
         .tuning(|tuning| tuning.log.page_count_max = Some(60))
@@ -212,6 +217,11 @@ async fn a_cancelled_turn_that_the_log_refused_is_gone_and_holds_up_no_other() {
 
 #[tokio::test]
 async fn below_the_floor_nothing_begins_and_what_runs_ends() {
+    begins_nothing_below_the_floor_and_ends_what_runs().await;
+}
+
+/// Also for tests that want a disk of their own, where there can be none.
+pub async fn begins_nothing_below_the_floor_and_ends_what_runs() {
     let free = Arc::new(AtomicU64::new(u64::MAX));
     let probe = {
         let free = free.clone();

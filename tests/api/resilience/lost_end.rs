@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::user;
-use crate::helpers::{DEADLINE, Setup, TestApp, prompt, say};
+use crate::helpers::{DEADLINE, Setup, TestApp, mirrored, prompt, say, until};
 
 async fn on(directory: &TempDir) -> TestApp {
     Setup::new().data_dir(directory.path()).start().await
@@ -132,4 +132,42 @@ async fn a_file_that_has_parted_from_the_log_is_kept_aside() {
         .find(|path| path.to_string_lossy().contains("edited"))
         .expect("the edited file");
     assert_eq!(fs::read_to_string(kept).unwrap(), edited);
+}
+
+#[tokio::test]
+async fn a_mirror_that_meets_a_lost_end_first_takes_it_over_and_sets_nothing_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let on = |idle: &str| {
+        let setup = Setup::new().data_dir(directory.path());
+        setup.set("MIRROR_IDLE_SECS", idle).start()
+    };
+    let app = on("3600").await;
+    app.chat("c1", "one").await;
+    // This log knows of no file.
+    let (_aside, older) = keep_log(&directory);
+    app.chat("c1", "two").await;
+    let whole = app.document("c1").await;
+    app.stop().await;
+    restore(&directory, &older);
+
+    // Nobody asks for the conversation: the mirror looks for itself.
+    let app = on("0").await;
+
+    let files = until("the mirror to have caught up", async || {
+        let ready: Value = app.get("/ready").await.json().await.unwrap();
+        let files = &ready["json_files"];
+        (files["state"] == "ok" && files["backlog"] == 0).then(|| files.clone())
+    })
+    .await;
+    assert_eq!(files["set_aside"], 0);
+    let path = directory.path().join("conversations/c1.json");
+    let shown = mirrored(&fs::read(path).unwrap());
+    assert_eq!(shown["messages"], whole["messages"]);
+    assert_eq!(app.document("c1").await, shown);
+    assert_eq!(
+        fs::read_dir(directory.path().join("conversations"))
+            .unwrap()
+            .count(),
+        1
+    );
 }

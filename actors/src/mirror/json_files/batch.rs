@@ -19,7 +19,7 @@ use crate::{
         Log as _, LogError,
         sqlite::{MirrorRow, Progress, SqliteLog, Step},
     },
-    mirror::{AdoptError, Adopted, Adopter, Render, RenderError},
+    mirror::{AdoptError, Adopted, Adopter, MirrorHook, MirrorPoint, Render, RenderError},
 };
 
 /// Text of one round: bounds what is held between render and sync. A larger document goes alone.
@@ -33,6 +33,7 @@ pub(super) struct Tools {
     pub(super) dir: PathBuf,
     /// The conversations' owner, once there is one.
     pub(super) adopter: Arc<OnceLock<Arc<dyn Adopter>>>,
+    pub(super) hook: Option<MirrorHook>,
 }
 
 /// How a document of a round fared.
@@ -135,6 +136,7 @@ impl Tools {
         }
         let dir = self.dir.clone();
         let synced = spawn_blocking(move || files::sync_directory(&dir)).await;
+        self.reached(MirrorPoint::FilesRemoved, removed.iter().map(|it| &it.id));
         let noted = match synced {
             Ok(Ok(())) => {
                 let noted = self.log.record_progress(MIRROR, removed.clone()).await;
@@ -235,6 +237,7 @@ impl Tools {
             .iter()
             .map(|staged| staged.document.id.clone())
             .collect();
+        self.reached(MirrorPoint::Staged, &ids);
         let fail_all = |reason: Arc<str>, outcomes: &mut Vec<_>| {
             outcomes.extend(
                 ids.iter()
@@ -257,13 +260,15 @@ impl Tools {
             drop(discarded.await);
             return fail_all(Arc::from(error.to_string()), outcomes);
         }
-        let dir = self.dir.clone();
+        self.reached(MirrorPoint::Intended, &ids);
+        let (tools, renamed) = (self.clone(), ids.clone());
         let published = spawn_blocking(move || {
             let published: Vec<_> = staged
                 .into_iter()
-                .map(|staged| files::publish(&dir, staged))
+                .map(|staged| files::publish(&tools.dir, staged))
                 .collect();
-            files::sync_directory(&dir)?;
+            tools.reached(MirrorPoint::Renamed, &renamed);
+            files::sync_directory(&tools.dir)?;
             Ok::<_, io::Error>(published)
         })
         .await
@@ -282,6 +287,7 @@ impl Tools {
                 }
             }
         }
+        self.reached(MirrorPoint::InPlace, in_place.iter().map(|one| &one.id));
         let reached = in_place.iter().map(|one| {
             let (seq, stamp) = (one.seq, one.stamp);
             progress(&one.id, one.incarnation, Step::FileWritten { seq, stamp })
@@ -298,6 +304,14 @@ impl Tools {
             };
             (one.id, outcome)
         }));
+    }
+
+    fn reached<'a>(&self, point: MirrorPoint, ids: impl IntoIterator<Item = &'a ConversationId>) {
+        if let Some(hook) = &self.hook {
+            for id in ids {
+                hook.reached(point, id);
+            }
+        }
     }
 }
 

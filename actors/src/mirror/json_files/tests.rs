@@ -83,6 +83,7 @@ impl Bench {
 
     fn run(&self, idle: Duration) -> Running {
         let options = JsonFilesOptions {
+            hook: None,
             dir: self.dir.conversations(),
             idle,
             space: None,

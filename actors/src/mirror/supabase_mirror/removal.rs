@@ -2,10 +2,13 @@
 
 use uuid::Uuid;
 
-use super::work::{Failed, MirrorPoint, Outcome, Work, look_at};
+use super::work::{Failed, Outcome, Work, look_at};
 use crate::{
     log::sqlite::{Look, MirrorRow, Step},
-    mirror::supabase::{SupabaseError, SupabaseErrorKind as Kind},
+    mirror::{
+        MirrorPoint,
+        supabase::{SupabaseError, SupabaseErrorKind as Kind},
+    },
     time::Timestamp,
 };
 

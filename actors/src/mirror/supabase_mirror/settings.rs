@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{door::Backoff, work::MirrorHook};
-use crate::mirror::supabase::SupabaseClient;
+use super::door::Backoff;
+use crate::mirror::{MirrorHook, supabase::SupabaseClient};
 
 /// How the mirror runs.
 #[derive(Debug, Clone)]

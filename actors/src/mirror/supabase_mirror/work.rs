@@ -1,7 +1,6 @@
 //! What is done about one document, from a look at the log to the progress that is recorded.
 
 use std::{
-    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use crate::{
         sqlite::{ContentHash, Look, MirrorRow, Progress, SqliteLog, Step},
     },
     mirror::{
-        Adopter, Render, Rendered,
+        Adopter, MirrorHook, MirrorPoint, Render, Rendered,
         supabase::{Metadata, SupabaseClient, SupabaseError, SupabaseErrorKind as Kind},
     },
     time::Timestamp,
@@ -28,37 +27,6 @@ use crate::{
 
 /// The log may change under a document so often before it waits for its next turn.
 const ROUNDS_MAX: u32 = 8;
-
-/// A place where a test may end the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MirrorPoint {
-    /// An upload is about to be recorded, and then sent.
-    BeforeUpload,
-    /// The server has confirmed it; the progress is not recorded.
-    Uploaded,
-    /// The server has confirmed a deletion; the progress is not recorded.
-    Removed,
-}
-
-/// A hook that is called at every [`MirrorPoint`], on the mirror's thread.
-#[derive(Clone)]
-pub struct MirrorHook(Arc<Hook>);
-
-type Hook = dyn Fn(MirrorPoint, &ConversationId) + Send + Sync;
-
-impl MirrorHook {
-    /// Calls `hook` at every point.
-    #[must_use]
-    pub fn new(hook: impl Fn(MirrorPoint, &ConversationId) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(hook))
-    }
-}
-
-impl fmt::Debug for MirrorHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MirrorHook")
-    }
-}
 
 /// What the work on every document needs.
 #[derive(Clone)]
@@ -405,8 +373,8 @@ impl Work {
     }
 
     pub(super) fn reached(&self, point: MirrorPoint) {
-        if let Some(MirrorHook(hook)) = &self.tools.hook {
-            hook(point, &self.id);
+        if let Some(hook) = &self.tools.hook {
+            hook.reached(point, &self.id);
         }
     }
 }
