@@ -196,6 +196,9 @@ pub trait RemoteDocuments: Send + Sync + fmt::Debug {
         &self,
         id: ConversationId,
     ) -> BoxFuture<'static, Result<Option<ImportedDocument>, RemoteError>>;
+
+    /// Whether its last answer came within the time that somebody may wait for the next one.
+    fn is_prompt(&self, within: Duration) -> bool;
 }
 
 /// Why it cannot be told whether there is a document, or what it says.

@@ -36,6 +36,7 @@ use crate::{
 mod deleted;
 mod files;
 mod log;
+mod objects;
 
 /// Names the place where a server under test dies: see [`Place::parse`].
 const DIES_AT: &str = "IDOL_TEST_DIES_AT";

@@ -29,18 +29,22 @@ async fn mirrored(remote: &Simulator) -> TestApp {
 }
 
 /// Waits until the mirror says this of itself.
-async fn state(app: &TestApp, what: &str, is: impl Fn(&SupabaseState) -> bool) -> SupabaseState {
+pub async fn state(
+    app: &TestApp,
+    what: &str,
+    is: impl Fn(&SupabaseState) -> bool,
+) -> SupabaseState {
     let mut states = app.supabase.clone().unwrap();
     let reached = states.wait_for(|state| is(state));
     within(what, reached).await.unwrap().clone()
 }
 
-fn stored(remote: &Simulator, id: &str) -> Option<StoredObject> {
+pub fn stored(remote: &Simulator, id: &str) -> Option<StoredObject> {
     remote.supabase().object(BUCKET, &format!("{id}.json"))
 }
 
 /// Waits until the object is, byte for byte, the JSON file, and shows so many messages.
-async fn same_as_file(app: &TestApp, remote: &Simulator, id: &str, messages: usize) -> Value {
+pub async fn same_as_file(app: &TestApp, remote: &Simulator, id: &str, messages: usize) -> Value {
     let file = app.data_dir().join(format!("conversations/{id}.json"));
     until(&format!("the object of {id}, like its file"), async || {
         let (file, object) = (std::fs::read(&file).ok()?, stored(remote, id)?);

@@ -70,10 +70,12 @@ impl Conversation {
             });
             act.answered_elsewhere(found, ctx);
         }));
-        // Where the last answers were late, nobody waits for the next ones.
-        let grace = match self.shared.remote_late.load(Ordering::Relaxed) {
-            true => Duration::ZERO,
-            false => limits::REMOTE_GRACE,
+        // Where the last answers were late, or there was none yet, nobody waits for the next one.
+        let prompt = remote.is_prompt(limits::REMOTE_GRACE)
+            && !self.shared.remote_late.load(Ordering::Relaxed);
+        let grace = match prompt {
+            true => limits::REMOTE_GRACE,
+            false => Duration::ZERO,
         };
         ctx.run_later(grace, |act, ctx| {
             if act.elsewhere == Elsewhere::Awaited {

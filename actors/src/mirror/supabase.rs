@@ -4,7 +4,7 @@
 //! is the caller's to decide: nothing here repeats a request. Facts are those of storage-api
 //! 1.70 and PostgREST 12 and later, as they answered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use self::config::Endpoint;
 pub use self::{
@@ -48,5 +48,12 @@ impl SupabaseClient {
     pub fn new(config: &SupabaseConfig) -> Result<Self, SupabaseConfigError> {
         let endpoint = Arc::new(Endpoint::new(config)?);
         Ok(Self { endpoint })
+    }
+
+    /// How long the last answer took to come, of whatever call of this client or its clones;
+    /// `None`: nothing was answered yet. One that did not come counts as long as it was waited for.
+    #[must_use]
+    pub fn last_answer(&self) -> Option<Duration> {
+        self.endpoint.last_answer()
     }
 }

@@ -1,5 +1,7 @@
 //! Supabase away, slow, or failing here and there.
 
+use std::time::Duration;
+
 use idol_simulator::{
     Simulator,
     supabase::{Error, Fault, Target},
@@ -125,4 +127,23 @@ async fn a_server_that_stops_writes_what_is_left() {
     let file = std::fs::read(directory.path().join("conversations/a.json")).unwrap();
     let object = until("the object", async || stored(&remote, "a")).await;
     assert_eq!(object.bytes, file);
+}
+
+#[tokio::test]
+async fn a_supabase_that_takes_two_seconds_a_call_is_caught_up_with_all_the_same() {
+    let remote = remote();
+    let slow = remote
+        .supabase()
+        .fail(Target::All, Fault::Latency(Duration::from_secs(2)));
+    let app = mirrored(&remote).await;
+    // Ids that the log has never had, each of which is looked for, and turns that follow.
+    for number in 0..8 {
+        let id = format!("slow-{number}");
+        app.chat(&id, "hello").await;
+        app.chat(&id, "and more").await;
+    }
+    for number in 0..8 {
+        same_as_file(&app, &remote, &format!("slow-{number}"), 4).await;
+    }
+    assert!(slow.met() > 8, "each call took its time");
 }

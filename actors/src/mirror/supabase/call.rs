@@ -79,11 +79,18 @@ impl Endpoint {
         request: RequestBuilder,
         effect: Effect,
     ) -> Result<Answer, SupabaseError> {
-        let deadline = Instant::now() + self.request_deadline;
+        let asked_at = Instant::now();
+        let deadline = asked_at + self.request_deadline;
         let response = match timeout_at(deadline, request.send()).await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => {
+                self.answered_after(asked_at.elapsed());
+                response
+            }
             Ok(Err(error)) => return Err(transport(&error, &effect)),
-            Err(_) => return Err(effect.broken("did not answer in time")),
+            Err(_) => {
+                self.answered_after(self.request_deadline);
+                return Err(effect.broken("did not answer in time"));
+            }
         };
         if response.status().is_success() {
             return Ok(Answer {

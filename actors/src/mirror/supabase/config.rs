@@ -1,6 +1,10 @@
 //! What an operator chooses about the project, and what follows from it for every request.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use reqwest::{
     Client, Method, RequestBuilder, Url,
@@ -103,6 +107,8 @@ pub(super) struct Endpoint {
     pub(super) key: Key,
     pub(super) bucket: String,
     pub(super) request_deadline: Duration,
+    /// Microseconds to the head of the last answer; 0: there was none yet.
+    last_answer: AtomicU64,
 }
 
 /// Whether a request may share its connection with others.
@@ -140,7 +146,21 @@ impl Endpoint {
             key,
             bucket: bucket(&config.bucket)?,
             request_deadline: request,
+            last_answer: AtomicU64::new(0),
         })
+    }
+
+    /// Notes how long an answer took to come.
+    pub(super) fn answered_after(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.last_answer.store(micros.max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn last_answer(&self) -> Option<Duration> {
+        match self.last_answer.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
     }
 
     /// A request of the Storage service; `path` begins with `/` and is percent-encoded.

@@ -49,6 +49,10 @@ impl RemoteDocuments for SupabaseDocuments {
         }
         .boxed()
     }
+
+    fn is_prompt(&self, within: Duration) -> bool {
+        self.client.last_answer().is_some_and(|took| took <= within)
+    }
 }
 
 async fn find(
