@@ -284,6 +284,8 @@ impl Pending {
         match self.size {
             Some(size) if self.lacking.saturating_mul(FRACTION) > size => now,
             Some(size) => now + quiet(Some(size), idle),
+            // Whatever it has, it lacks enough to be worth a writing.
+            None if self.lacking > LARGE => now,
             None => (now + idle).min(self.since + UNQUIET_MAX.max(idle)),
         }
     }
@@ -375,6 +377,15 @@ mod tests {
         schedule.failed(start, &id("bad"), 0.0);
         schedule.hasten(start);
         assert_eq!(schedule.take_due(start, 9), [id("bad")]);
+    }
+
+    #[test]
+    fn one_of_unknown_size_that_lacks_very_much_is_written_at_once() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(IDLE);
+        schedule.changed(start, id("a"), 1, LARGE);
+        schedule.changed(start, id("a"), 2, 1);
+        assert_eq!(schedule.take_due(start, 9), [id("a")]);
     }
 
     #[test]
