@@ -333,3 +333,34 @@ async fn patch(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the log is looked through once more after so many changed and were written.
+    fn looks_again_after(changes: usize) -> bool {
+        let (mut rows, now) = (ChatRows::new(Backoff::default()), Instant::now());
+        assert_eq!(rows.look(now), Some(LaggingCursor::default()));
+        assert_eq!(rows.look(now), None, "one look at a time");
+        rows.found(Ok(LaggingPage::default()));
+        for number in 0..changes {
+            let id = Uuid::from_u128(number as u128).to_string();
+            rows.changed(&ConversationId::parse(&id).unwrap());
+        }
+        while let Some(ids) = rows.take(now) {
+            assert!(ids.len() <= ROUND);
+            rows.settle(now, RowsDone::default());
+        }
+        let is_idle = rows.is_idle(now);
+        let looks = rows.look(now).is_some();
+        assert_ne!(is_idle, looks);
+        looks
+    }
+
+    #[test]
+    fn rows_that_could_not_be_remembered_are_looked_for_in_the_log() {
+        assert!(!looks_again_after(DIRTY_MAX));
+        assert!(looks_again_after(DIRTY_MAX + 1));
+    }
+}
