@@ -20,7 +20,7 @@ use crate::config::Config;
 pub(super) const CALLS: usize = 8;
 
 /// Nobody waits for an answer here: a large document over a slow line gets its time.
-const DEADLINES: Deadlines = Deadlines {
+pub(super) const DEADLINES: Deadlines = Deadlines {
     connect: Duration::from_secs(10),
     request: Duration::from_secs(120),
 };

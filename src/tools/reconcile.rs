@@ -2,7 +2,7 @@
 //! up to date.
 //!
 //! First the JSON files give back what they have more, then the bucket; only then are open turns
-//! ended, since a copy may hold their true end. What is of another history is left to the
+//! ended, since a copy may hold their true end; if a copy cannot be read, they stay open. What is of another history is left to the
 //! mirrors, which keep it beside their own copy.
 
 use std::{fs, path::Path};
@@ -63,9 +63,13 @@ pub(super) async fn run(
             Some(client) => Some(Objects::list(client.clone()).await?),
             None => None,
         };
-        take_back(&opened, objects, act, &stop, &mut account).await?;
-        if act == Act::Do && !stop.is_cancelled() {
-            opened.recover().await?;
+        let read = take_back(&opened, objects, act, &stop, &mut account).await?;
+        if act == Act::Do && read != Read::LogFailed && !stop.is_cancelled() {
+            if read == Read::Whole {
+                opened.recover().await?;
+            } else if !opened.log.open_turns(1).await?.is_empty() {
+                account.left_open();
+            }
             mirrors::bring_up_to_date(&opened, client.as_ref(), &stop, &mut account).await;
         }
         Ok::<_, ToolError>(())
@@ -105,6 +109,27 @@ impl Trouble {
     }
 }
 
+/// What is known of the copies in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// All that they have and the log can take is in the log.
+    Whole,
+    /// Of some conversation it is not known.
+    InPart,
+    /// The log no longer writes.
+    LogFailed,
+}
+
+impl Read {
+    fn after(self, trouble: &Trouble) -> Self {
+        match self {
+            Self::LogFailed => Self::LogFailed,
+            Self::Whole | Self::InPart if trouble.is_final() => Self::LogFailed,
+            Self::Whole | Self::InPart => Self::InPart,
+        }
+    }
+}
+
 /// What was done for one conversation.
 type Deeds = Vec<(Source, Regained)>;
 
@@ -114,7 +139,8 @@ async fn take_back(
     act: Act,
     stop: &CancellationToken,
     account: &mut Account,
-) -> Result<(), ToolError> {
+) -> Result<Read, ToolError> {
+    let mut read = Read::Whole;
     let directory = opened.dir.conversations();
     let mut files = files_by_conversation(&directory).map_err(ToolError::path(&directory))?;
     let mut progress = Progress::new("conversations", None);
@@ -143,33 +169,41 @@ async fn take_back(
         match done {
             Ok(deeds) => account.deeds(&id, deeds),
             Err(trouble) => {
-                let is_final = trouble.is_final();
                 account.trouble(id.as_str(), &trouble);
-                if is_final {
-                    return Ok(());
+                read = read.after(&trouble);
+                if read == Read::LogFailed {
+                    return Ok(read);
                 }
             }
         }
     }
     drop(walked);
     if stop.is_cancelled() {
-        return Ok(());
+        return Ok(read);
     }
     let mut lost: Vec<ConversationId> = files.into_keys().collect();
     lost.sort_unstable();
     for id in lost {
         let done = lost_file(opened, &id, act).await;
+        let is_final = done.as_ref().is_err_and(Trouble::is_final);
         account.begun(&id, Source::File, done);
+        if is_final {
+            return Ok(Read::LogFailed);
+        }
     }
     if let Some(reader) = reader {
         let mut lost: Vec<_> = keys.into_iter().collect();
         lost.sort_unstable();
         for (id, key) in lost {
             let done = reader.lost(opened, &id, &key, act).await;
+            let is_final = done.as_ref().is_err_and(Trouble::is_final);
             account.begun(&id, Source::Object, done);
+            if is_final {
+                return Ok(Read::LogFailed);
+            }
         }
     }
-    Ok(())
+    Ok(read)
 }
 
 async fn conversation(

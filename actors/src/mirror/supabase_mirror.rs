@@ -544,15 +544,31 @@ impl SupabaseMirror {
     }
 
     fn pump_rows(&mut self, ctx: &mut Context<Self>) {
-        let Some(ids) = self.rows.take(Instant::now()) else {
+        let now = Instant::now();
+        if let Some(from) = self.rows.look(now) {
+            let page = chat_rows::lagging(self.tools.log.clone(), from).into_actor(self);
+            ctx.spawn(page.map(|page, actor, ctx| {
+                let failed = page.is_err();
+                actor.rows.found(page);
+                actor.report(|_| {});
+                // While the log fails, the next round is soon enough.
+                if !failed {
+                    actor.pump_rows(ctx);
+                }
+                actor.pump(ctx);
+            }));
+            return;
+        }
+        let Some(ids) = self.rows.take(now) else {
             return;
         };
         let (log, client) = (self.tools.log.clone(), self.tools.client.clone());
         let round = chat_rows::write(log, client, ids).into_actor(self);
         ctx.spawn(round.map(|done, actor, ctx| {
+            let log_failed = done.log_failed();
             actor.rows.settle(Instant::now(), done);
             actor.report(|_| {});
-            if !actor.flushes.is_empty() {
+            if !actor.flushes.is_empty() && !log_failed {
                 actor.pump_rows(ctx);
             }
             actor.pump(ctx);

@@ -29,7 +29,7 @@ struct Fake {
 enum Answer {
     Nothing,
     Parted,
-    /// Appends this as the entry after so many.
+    /// Appends this as the entry after so many, and then has it.
     Append(u64, Arc<str>),
 }
 
@@ -60,11 +60,16 @@ impl Adopter for Fake {
         id: ConversationId,
         document: ImportedDocument,
     ) -> BoxFuture<'static, Result<Adopted, AdoptError>> {
-        self.offered.lock().unwrap().push(document.messages.len());
+        let offers = {
+            let mut offered = self.offered.lock().unwrap();
+            offered.push(document.messages.len());
+            offered.len()
+        };
         let (log, answer) = (self.log.clone(), self.answer.clone());
         async move {
             match answer {
                 Answer::Nothing => Ok(Adopted::Nothing),
+                Answer::Append(..) if offers > 1 => Ok(Adopted::Nothing),
                 Answer::Parted => Err(AdoptError::Parted),
                 Answer::Append(expected_seq, message) => {
                     let head = EntryHead::Appended(Added {
@@ -171,6 +176,33 @@ fn a_document_found_late_is_offered_if_ours_began_without_looking() {
             assert_eq!(fake.offered(), offered);
             assert_eq!(bench.copies("a").len(), copies);
             assert!(bench.text("a").contains("first"));
+            running.stop();
+        }
+    });
+}
+
+#[test]
+fn what_no_import_takes_over_is_kept_aside() {
+    let foreign = r#"{"id":"a","mood":"sad","messages":[{"role":"user","content":"long ago"}]}"#;
+    in_a_system(async {
+        for answer in [Answer::Nothing, Answer::Append(1, message("long ago"))] {
+            let bench = Bench::new();
+            bench
+                .remote
+                .supabase()
+                .put_object(BUCKET, "a.json", foreign);
+            bench.begin("a", true).await;
+            let running = bench.run();
+            let fake = Fake::new(&bench, answer);
+            running.connect(fake.clone());
+            until(&running, "our own", |state| {
+                state.uploads > 0 && state.backlog == 0
+            })
+            .await;
+            assert!(!fake.offered().is_empty());
+            let copies = bench.copies("a");
+            assert_eq!(copies.len(), 1);
+            assert_eq!(copies[0].bytes, foreign);
             running.stop();
         }
     });

@@ -1,11 +1,14 @@
 //! How much is sent at once, in what order, and how often.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use idol_actors::{
     log::{
         Log as _,
-        entry::{Deleted, EntryHead},
+        entry::{Begun, Deleted, EntryHead},
     },
     mirror::{Changed, Flush, MirrorHook, MirrorPoint},
     time::Timestamp,
@@ -13,7 +16,7 @@ use idol_actors::{
 use idol_simulator::supabase::{Fault, Target};
 use sha2::{Digest as _, Sha256};
 
-use super::bench::{BUCKET, Bench, DEADLINE, append, at_rest, id, in_a_system, until};
+use super::bench::{BUCKET, Bench, DEADLINE, append, at_rest, id, in_a_system, message, until};
 
 #[test]
 fn a_backlog_of_several_pages_is_found_and_sent() {
@@ -117,13 +120,53 @@ fn the_points_of_a_life_come_in_order() {
 }
 
 #[test]
+fn a_life_that_ended_before_its_upload_was_recorded_is_not_sent() {
+    in_a_system(async {
+        let bench = Bench::new();
+        bench.begin("a", false).await;
+        let (log, replaced) = (bench.log.clone(), AtomicBool::new(false));
+        let hook = MirrorHook::new(move |point, _| {
+            if point != MirrorPoint::BeforeUpload || replaced.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            let at = Timestamp::now();
+            let deleted = EntryHead::Deleted(Deleted { at, incarnation: 8 });
+            let begun = EntryHead::Begun(Begun {
+                at,
+                incarnation: 9,
+                user_id: None,
+                character_id: None,
+                imported_updated_at: None,
+                unverified: false,
+            });
+            futures::executor::block_on(async {
+                append(&log, "a", 1, deleted, vec![]).await;
+                append(&log, "a", 2, begun, vec![message("second life")]).await;
+            });
+        });
+        let running = bench.run_with(Some(hook));
+        until(&running, "the second life", |state| {
+            state.uploads > 0 && state.backlog == 0
+        })
+        .await;
+        assert!(bench.text("a").contains("second life"));
+        assert_eq!(bench.remote.supabase().requests(Target::Uploads), 1);
+        running.stop();
+    });
+}
+
+#[test]
 fn a_flush_answers_at_once_while_supabase_is_away() {
     in_a_system(async {
         let bench = Bench::new();
         bench.begin("a", false).await;
         let outage = bench.remote.supabase().fail(Target::All, Fault::Close);
         let running = bench.run();
-        until(&running, "trouble", |state| state.trouble.is_some()).await;
+        // What is left is known once the log was looked through.
+        until(&running, "trouble, and the backlog", |state| {
+            state.trouble.is_some() && state.backlog == 1
+        })
+        .await;
         let flush = Flush {
             deadline: DEADLINE * 100,
         };

@@ -103,6 +103,12 @@ impl Account {
         self.lines.push_str(&format!("failed {what}: {why}\n"));
     }
 
+    /// Turns stay open, since it is not known whether a copy holds their end.
+    pub(super) fn left_open(&mut self) {
+        self.lines
+            .push_str("left open turns as they are: a copy that may hold their end was not read\n");
+    }
+
     /// A mirror has written so many copies, and kept so many of other hands aside.
     pub(super) fn mirrored(&mut self, written: u64, set_aside: u64) {
         self.written += written;

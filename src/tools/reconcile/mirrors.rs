@@ -20,7 +20,7 @@ use idol_actors::{
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
-use crate::tools::{Opened, progress::Progress};
+use crate::tools::{Opened, bucket::DEADLINES, progress::Progress};
 
 /// The wait for one answer. Short, so that a signal is heard.
 const ROUND: Duration = Duration::from_secs(5);
@@ -85,7 +85,12 @@ async fn objects(
         SupabaseOptions {
             client: client.clone(),
             idle: Duration::ZERO,
-            waits: Waits::default(),
+            waits: Waits {
+                // As in the server: a write may be with Supabase for as long as we wait for its
+                // answer, and some more.
+                unconfirmed: DEADLINES.request * 2,
+                ..Waits::default()
+            },
             hook: None,
         },
     );

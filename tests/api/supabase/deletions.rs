@@ -44,6 +44,26 @@ async fn a_deleted_conversation_leaves_no_object_no_copy_and_no_row() {
 }
 
 #[tokio::test]
+async fn an_object_named_in_upper_case_is_found_and_deleted() {
+    let remote = remote();
+    let upper = format!("{}.json", ID.to_ascii_uppercase());
+    let document = r#"{"messages":[{"role":"user","content":"long ago"}]}"#;
+    remote.supabase().put_object(BUCKET, &upper, document);
+    let app = mirrored(&remote).await;
+    assert_eq!(
+        app.said(ID).await,
+        [("user".to_owned(), "long ago".to_owned())]
+    );
+    app.chat(ID, "hi").await;
+    same_as_file(&app, &remote, ID, 3).await;
+    delete(&app, ID).await;
+    until("nothing of it", async || {
+        remote.supabase().objects(BUCKET).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_deletion_in_an_outage_is_carried_out_by_the_next_run() {
     let (remote, directory) = (remote(), tempfile::tempdir().unwrap());
     let setup = || Setup::new().supabase(&remote).data_dir(directory.path());

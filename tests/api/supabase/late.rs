@@ -156,3 +156,31 @@ async fn an_upload_that_lands_after_the_deletion_is_removed_again() {
     .await;
     state(&app, "the last look", |state| state.deletions == 0).await;
 }
+
+#[tokio::test]
+async fn a_copy_that_is_made_after_the_deletion_is_removed_as_well() {
+    let remote = remote();
+    let app = Setup::new()
+        .supabase(&remote)
+        .tuning(|tuning| {
+            tuning.supabase_waits = Some(Waits {
+                looks: vec![Duration::from_secs(2), Duration::from_millis(50)],
+                ..quick_waits()
+            });
+        })
+        .start()
+        .await;
+    app.chat("a", "secret").await;
+    same_as_file(&app, &remote, "a", 2).await;
+    delete(&app, "a").await;
+    state(&app, "a look to come", |state| {
+        state.deletions == 1 && state.backlog == 0
+    })
+    .await;
+    // As a copy of long ago would.
+    remote
+        .supabase()
+        .put_object(BUCKET, "a.conflict-2026.json", "secret");
+    state(&app, "the last look", |state| state.deletions == 0).await;
+    assert!(remote.supabase().objects(BUCKET).is_empty());
+}

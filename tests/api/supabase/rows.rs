@@ -4,7 +4,7 @@ use idol_simulator::{Simulator, supabase::Target};
 use serde_json::{Value, json};
 
 use super::{mirrored, remote, same_as_file, state};
-use crate::helpers::{TestApp, until};
+use crate::helpers::{Setup, TestApp, until};
 
 const USER: &str = "00000000-0000-4000-8000-000000000001";
 const CHARACTER: &str = "00000000-0000-4000-8000-000000000002";
@@ -105,6 +105,33 @@ async fn a_missing_table_holds_up_no_document_and_is_used_once_it_is_there() {
         state.rows_trouble.is_none() && state.rows_backlog == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn rows_that_a_run_could_not_write_are_written_by_the_next_without_a_new_turn() {
+    let (remote, directory) = (remote(), tempfile::tempdir().unwrap());
+    let setup = || Setup::new().supabase(&remote).data_dir(directory.path());
+    remote.supabase().hide_table();
+    let app = setup().start().await;
+    for number in 0..3 {
+        chat_as(&app, &id(number), USER).await;
+        same_as_file(&app, &remote, &id(number), 2).await;
+    }
+    chat_as(&app, "room", USER).await;
+    same_as_file(&app, &remote, "room", 2).await;
+    state(&app, "trouble with rows", |state| {
+        state.rows_trouble.is_some() && state.backlog == 0
+    })
+    .await;
+    app.stop().await;
+    remote.supabase().show_table();
+    let app = setup().start().await;
+    rows(&remote, "all rows", |rows| rows.len() == 3).await;
+    app.stop().await;
+    // What is written is known to be. A run ends only after it looked for what lacks a row.
+    let written = remote.supabase().requests(Target::Rest);
+    setup().start().await.stop().await;
+    assert_eq!(remote.supabase().requests(Target::Rest), written);
 }
 
 #[tokio::test]

@@ -132,6 +132,15 @@ async fn a_turn_that_was_open_in_the_old_copy_gets_its_true_end() {
         if source == "its object" {
             mirror(&launch, &simulator);
             fs::remove_dir_all(launch.conversations()).unwrap();
+            // While it cannot be read, the turn gets no other end.
+            let unreadable = simulator.supabase().fail(
+                Target::Downloads.key("c1.json"),
+                Fault::Error(Error::Internal),
+            );
+            let ran = launch.run(&["reconcile"]).await;
+            assert_eq!(ran.code, Some(1));
+            assert!(ran.stdout.contains("left open turns"), "{}", ran.stdout);
+            unreadable.clear();
         }
 
         let done = launch.well(&["reconcile"]).await;

@@ -55,6 +55,11 @@ pub enum Step {
         /// Its content.
         hash: ContentHash,
     },
+    /// The copy shows it, as far as it ever will; nothing else is to be remembered.
+    Reached {
+        /// Entries that it shows.
+        seq: u64,
+    },
     /// The copy of a deleted conversation is gone.
     Removed {
         /// The deletion that it shows.
@@ -281,6 +286,12 @@ pub(super) fn record(
                     )?
                     .execute(params![mirror, conv, incarnation, seq.cast_signed(), hash])?
             }
+            Step::Reached { seq } => connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO mirror_progress (mirror, conv, incarnation, seq)
+                     VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![mirror, conv, incarnation, seq.cast_signed()])?,
             Step::Removed { seq, look } => connection
                 .prepare_cached(
                     "INSERT OR REPLACE INTO mirror_progress

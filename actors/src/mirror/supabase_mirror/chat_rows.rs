@@ -1,4 +1,7 @@
 //! The rows of `chats`, kept in step beside the documents. Best effort: no document waits for them.
+//!
+//! The log remembers which conversation's row was written last, or refused for good, at which
+//! entry: a row that is lacking at the end of a run is found by the next.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,12 +12,18 @@ use uuid::Uuid;
 use super::door::{Backoff, Concerns, Door};
 use crate::{
     id::ConversationId,
-    log::sqlite::{CatalogueRow, SqliteLog},
+    log::{
+        LogError,
+        sqlite::{CatalogueRow, LaggingCursor, LaggingPage, MirrorRow, Progress, SqliteLog, Step},
+    },
     mirror::supabase::{ChatRow, SupabaseClient, SupabaseError, SupabaseErrorKind as Kind},
     time::Timestamp,
 };
 
-/// Rows remembered as lacking. A row beyond it is written when its conversation changes again.
+/// Name under which the log keeps how far the rows are.
+const MIRROR: &str = "chats";
+
+/// Rows remembered as lacking. Those beyond it are looked for in the log.
 const DIRTY_MAX: usize = 100_000;
 
 /// Rows in one round.
@@ -30,17 +39,26 @@ const REFUSALS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct ChatRows {
     dirty: HashSet<ConversationId>,
+    /// Where the sweep over the log goes on.
+    sweep: Option<LaggingCursor>,
+    /// One that lacks something was not remembered.
+    overflowed: bool,
     door: Door,
     busy: bool,
     said: Vec<Kind>,
     trouble: Option<Arc<str>>,
 }
 
+/// Whether a conversation can have a row: the column holds UUIDs.
+fn can_have_row(id: &ConversationId) -> bool {
+    Uuid::try_parse(id.as_str()).is_ok()
+}
+
 /// How a round of rows ended.
 #[derive(Debug, Default)]
 pub(super) struct RowsDone {
     /// To be tried again.
-    left: Vec<ConversationId>,
+    left: HashSet<ConversationId>,
     /// Rows that the database does not take, and why.
     refused: Vec<(String, SupabaseError)>,
     /// Why the round stopped.
@@ -48,10 +66,19 @@ pub(super) struct RowsDone {
     log_failed: bool,
 }
 
+impl RowsDone {
+    /// Whether it is in vain to go on at once.
+    pub(super) fn log_failed(&self) -> bool {
+        self.log_failed
+    }
+}
+
 impl ChatRows {
     pub(super) fn new(backoff: Backoff) -> Self {
         Self {
             dirty: HashSet::new(),
+            sweep: Some(LaggingCursor::default()),
+            overflowed: false,
             door: Door::new(backoff),
             busy: false,
             said: vec![],
@@ -61,8 +88,39 @@ impl ChatRows {
 
     /// A conversation changed. Only those whose id is a UUID can have a row.
     pub(super) fn changed(&mut self, id: &ConversationId) {
-        if self.dirty.len() < DIRTY_MAX && Uuid::try_parse(id.as_str()).is_ok() {
+        if !can_have_row(id) {
+            return;
+        }
+        if self.dirty.len() < DIRTY_MAX {
             self.dirty.insert(id.clone());
+        } else {
+            self.overflowed |= !self.dirty.contains(id);
+        }
+    }
+
+    /// Where to look in the log for more, if it is time for that; it must be found.
+    pub(super) fn look(&mut self, now: Instant) -> Option<LaggingCursor> {
+        if self.busy || self.dirty.len() >= ROUND || self.door.is_shut(now) {
+            return None;
+        }
+        if self.sweep.is_none() && std::mem::take(&mut self.overflowed) {
+            self.sweep = Some(LaggingCursor::default());
+        }
+        self.busy = self.sweep.is_some();
+        self.sweep
+    }
+
+    /// What the look found. After an error it is repeated.
+    pub(super) fn found(&mut self, page: Result<LaggingPage, LogError>) {
+        self.busy = false;
+        match page {
+            Ok(page) => {
+                for row in page.rows {
+                    self.changed(&row.id);
+                }
+                self.sweep = page.next;
+            }
+            Err(error) => tracing::debug!(%error, "rows wait for the log"),
         }
     }
 
@@ -127,7 +185,8 @@ impl ChatRows {
     }
 
     pub(super) fn is_idle(&self, now: Instant) -> bool {
-        !self.busy && (self.dirty.is_empty() || self.door.is_shut(now))
+        let lacks_none = self.dirty.is_empty() && self.sweep.is_none() && !self.overflowed;
+        !self.busy && (lacks_none || self.door.is_shut(now))
     }
 
     pub(super) fn dirty(&self) -> usize {
@@ -146,21 +205,64 @@ pub(super) async fn write(
         Ok(found) => found,
         Err(error) => {
             tracing::debug!(%error, "rows wait for the log");
-            done.left = ids;
+            done.left = ids.into_iter().collect();
             done.log_failed = true;
             return done;
         }
     };
     let (mut whole, mut times) = (vec![], vec![]);
-    for row in found.into_iter().filter(|row| !row.is_deleted()) {
-        match whole_row(&row) {
+    // The row of a deleted one goes with its object.
+    for row in found.iter().filter(|row| !row.is_deleted()) {
+        match whole_row(row) {
             Some(whole_row) => whole.push(whole_row),
-            None => times.push((row.id, row.updated_at)),
+            None => times.push((row.id.clone(), row.updated_at)),
         }
     }
     upsert(&client, whole, &mut done).await;
     patch(&client, times, &mut done).await;
+    let reached: Vec<_> = found
+        .into_iter()
+        .filter(|row| !done.left.contains(&row.id))
+        .map(|row| reached(row.id, row.incarnation, row.seq))
+        .collect();
+    if let Err(error) = record(&log, reached).await {
+        // The next sweep finds them, and writes them once more.
+        tracing::debug!(%error, "it is not recorded that rows are written");
+        done.log_failed = true;
+    }
     done
+}
+
+/// A page of the conversations whose row may lack something. Those that can have none are passed
+/// over from now on.
+pub(super) async fn lagging(
+    log: Arc<SqliteLog>,
+    from: LaggingCursor,
+) -> Result<LaggingPage, LogError> {
+    let LaggingPage { rows, next } = log.lagging(MIRROR, from, ROUND).await?;
+    let lacks_row = |row: &MirrorRow| can_have_row(&row.id) && !row.is_deleted();
+    let (rows, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(lacks_row);
+    let others = others
+        .into_iter()
+        .map(|row| reached(row.id, row.incarnation, row.seq));
+    record(&log, others.collect()).await?;
+    Ok(LaggingPage { rows, next })
+}
+
+fn reached(id: ConversationId, incarnation: u64, seq: u64) -> Progress {
+    let step = Step::Reached { seq };
+    Progress {
+        id,
+        incarnation,
+        step,
+    }
+}
+
+async fn record(log: &SqliteLog, reached: Vec<Progress>) -> Result<(), LogError> {
+    if reached.is_empty() {
+        return Ok(());
+    }
+    log.record_progress(MIRROR, reached).await
 }
 
 /// A row that may be inserted; `None` where an owner or a companion is no UUID, as the columns are.
@@ -225,9 +327,40 @@ async fn patch(
                 done.refused.push((id.to_string(), error));
             }
             Err(error) => {
-                done.left.push(id);
+                done.left.insert(id);
                 done.trouble.get_or_insert(error);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the log is looked through once more after so many changed and were written.
+    fn looks_again_after(changes: usize) -> bool {
+        let (mut rows, now) = (ChatRows::new(Backoff::default()), Instant::now());
+        assert_eq!(rows.look(now), Some(LaggingCursor::default()));
+        assert_eq!(rows.look(now), None, "one look at a time");
+        rows.found(Ok(LaggingPage::default()));
+        for number in 0..changes {
+            let id = Uuid::from_u128(number as u128).to_string();
+            rows.changed(&ConversationId::parse(&id).unwrap());
+        }
+        while let Some(ids) = rows.take(now) {
+            assert!(ids.len() <= ROUND);
+            rows.settle(now, RowsDone::default());
+        }
+        let is_idle = rows.is_idle(now);
+        let looks = rows.look(now).is_some();
+        assert_ne!(is_idle, looks);
+        looks
+    }
+
+    #[test]
+    fn rows_that_could_not_be_remembered_are_looked_for_in_the_log() {
+        assert!(!looks_again_after(DIRTY_MAX));
+        assert!(looks_again_after(DIRTY_MAX + 1));
     }
 }

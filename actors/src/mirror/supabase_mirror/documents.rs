@@ -55,11 +55,30 @@ impl RemoteDocuments for SupabaseDocuments {
     }
 }
 
+/// The key of an object that the ancestor wrote for a client that spells UUIDs in upper case;
+/// `None`: there is no such spelling.
+pub(super) fn upper_case_key(id: &ConversationId) -> Option<String> {
+    let upper = id.as_str().to_ascii_uppercase();
+    let is_another = Uuid::try_parse(id.as_str()).is_ok() && upper != id.as_str();
+    is_another.then(|| format!("{upper}.json"))
+}
+
 async fn find(
     client: &SupabaseClient,
     id: &ConversationId,
 ) -> Result<Option<ImportedDocument>, RemoteError> {
-    let key = format!("{id}.json");
+    let found = find_at(client, id, format!("{id}.json")).await?;
+    match upper_case_key(id).filter(|_| found.is_none()) {
+        Some(key) => find_at(client, id, key).await,
+        None => Ok(found),
+    }
+}
+
+async fn find_at(
+    client: &SupabaseClient,
+    id: &ConversationId,
+    key: String,
+) -> Result<Option<ImportedDocument>, RemoteError> {
     let bytes_max = usize::try_from(DOCUMENT_BYTES_MAX).unwrap_or(usize::MAX);
     let bytes = match client.download(&key, bytes_max).await {
         Ok(Some(bytes)) => bytes,

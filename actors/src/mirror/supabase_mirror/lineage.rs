@@ -15,7 +15,7 @@ use crate::{
         sqlite::{ContentHash, MirrorRow},
     },
     mirror::{
-        AdoptError, Rendered,
+        AdoptError, Adopted, Rendered,
         imported::ImportedDocument,
         json_files::DOCUMENT_BYTES_MAX,
         supabase::{Copying, Metadata, ObjectInfo},
@@ -35,6 +35,17 @@ pub(super) enum Lineage {
     Same,
     /// The conversation took something over, or the object has changed: look again.
     LookAgain,
+}
+
+/// What came of offering a document to its conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// Messages of it are in the log now.
+    Messages,
+    /// Its messages were in the log.
+    Nothing,
+    /// It has parted from ours.
+    Aside(Lineage),
 }
 
 /// Whose an object is, by what its writer said of it.
@@ -72,27 +83,10 @@ pub(super) fn hex(hash: &ContentHash) -> String {
         })
 }
 
-/// Members of a message that an import takes over.
-const TAKEN_OVER: [&str; 7] = [
-    "id",
-    "turn_id",
-    "name",
-    "tool_call_id",
-    "tool_calls",
-    "model",
-    "finish_reason",
-];
-
 /// Whether a document was imported whole: one entry of the log begins with all of its messages,
-/// and it says nothing else that would be lost with it.
+/// and it says nothing else.
 fn has_all_of(id: &ConversationId, document: &ImportedDocument, loaded: &Loaded) -> bool {
-    let says_more = !document.others.is_empty()
-        || document
-            .messages
-            .iter()
-            .flat_map(|message| &message.others)
-            .any(|(name, _)| !TAKEN_OVER.contains(&name.as_str()));
-    if says_more || document.messages.is_empty() {
+    if document.says_more() || document.messages.is_empty() {
         return false;
     }
     loaded.entries.iter().any(|entry| {
@@ -205,8 +199,20 @@ impl Work {
             // This conversation began with it.
             true => Ok(Lineage::Within),
             false if row.unverified && self.tools.adopter.get().is_none() => Err(Failed::Postponed),
-            false if row.unverified => self.adopt(document).await,
+            false if row.unverified => self.take_in(document).await,
             false => self.keep_both().await,
+        }
+    }
+
+    /// Another's document from before ours: its messages are taken over, and what no import takes
+    /// over is kept aside.
+    async fn take_in(&mut self, document: ImportedDocument) -> Result<Lineage, Failed> {
+        let says_more = document.says_more();
+        match self.adopt(document).await? {
+            Taken::Messages => Ok(Lineage::LookAgain),
+            Taken::Nothing if says_more => self.keep_both().await,
+            Taken::Nothing => Ok(Lineage::Within),
+            Taken::Aside(lineage) => Ok(lineage),
         }
     }
 
@@ -248,13 +254,19 @@ impl Work {
         }
         match self.read().await? {
             None => Ok(Lineage::LookAgain),
-            Some((Some(document), _)) => self.adopt(document).await,
+            Some((Some(document), _)) => match self.adopt(document).await? {
+                Taken::Messages | Taken::Nothing => {
+                    self.checked = true;
+                    Ok(Lineage::LookAgain)
+                }
+                Taken::Aside(lineage) => Ok(lineage),
+            },
             // To copy it needs no understanding.
             Some((None, _)) => self.keep_both().await,
         }
     }
 
-    async fn adopt(&mut self, document: ImportedDocument) -> Result<Lineage, Failed> {
+    async fn adopt(&mut self, document: ImportedDocument) -> Result<Taken, Failed> {
         let Some(adopter) = self.tools.adopter.get() else {
             return Err(Failed::Postponed);
         };
@@ -267,10 +279,12 @@ impl Work {
         match adopted {
             Ok(adopted) => {
                 tracing::info!(conversation = %self.id, ?adopted, "took over what only Supabase had");
-                self.checked = true;
-                Ok(Lineage::LookAgain)
+                Ok(match adopted {
+                    Adopted::Messages(_) => Taken::Messages,
+                    Adopted::Nothing => Taken::Nothing,
+                })
             }
-            Err(AdoptError::Parted) => self.keep_both().await,
+            Err(AdoptError::Parted) => self.keep_both().await.map(Taken::Aside),
             Err(AdoptError::Unavailable(reason)) => Err(Failed::Log(reason)),
         }
     }

@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::work::{Failed, Outcome, Work, look_at};
+use super::{
+    documents::upper_case_key,
+    work::{Failed, Outcome, Work, look_at},
+};
 use crate::{
     log::sqlite::{Look, MirrorRow, Step},
     mirror::{
@@ -31,7 +34,7 @@ impl Work {
                 look: Some(look),
             });
         }
-        if self.tools.client.info(&self.key).await?.is_some() {
+        if self.came_back().await? {
             tracing::warn!(conversation = %self.id, "a deleted document came back to the bucket; it is removed again");
             self.begin_removal(row).await?;
         } else {
@@ -74,6 +77,31 @@ impl Work {
         Some(Look { at, step })
     }
 
+    /// Whether any object of it is there.
+    async fn came_back(&self) -> Result<bool, SupabaseError> {
+        let client = &self.tools.client;
+        for key in [Some(self.key.clone()), upper_case_key(&self.id)] {
+            if let Some(key) = key
+                && client.info(&key).await?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(!self.copies().await?.is_empty())
+    }
+
+    /// Keys of what was kept of it beside its object.
+    async fn copies(&self) -> Result<Vec<String>, SupabaseError> {
+        let begin = format!("{}.conflict-", self.id);
+        let mut copies = vec![];
+        let mut listing = self.tools.client.list(format!("{}.", self.id));
+        while let Some(page) = listing.next_page().await? {
+            let keys = page.into_iter().map(|object| object.key);
+            copies.extend(keys.filter(|key| key.starts_with(&begin)));
+        }
+        Ok(copies)
+    }
+
     async fn delete_objects(&self) -> Result<(), SupabaseError> {
         let client = &self.tools.client;
         match client.delete(&self.key).await {
@@ -82,14 +110,11 @@ impl Work {
             Err(error) if error.kind == Kind::RejectedName => return Ok(()),
             Err(error) => return Err(error),
         }
-        let copies = format!("{}.conflict-", self.id);
-        let mut listing = client.list(format!("{}.", self.id));
-        while let Some(page) = listing.next_page().await? {
-            for object in page {
-                if object.key.starts_with(&copies) {
-                    client.delete(&object.key).await?;
-                }
-            }
+        if let Some(key) = upper_case_key(&self.id) {
+            client.delete(&key).await?;
+        }
+        for copy in self.copies().await? {
+            client.delete(&copy).await?;
         }
         Ok(())
     }

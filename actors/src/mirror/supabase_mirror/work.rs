@@ -338,7 +338,13 @@ impl Work {
     pub(super) async fn begin(&mut self, row: &MirrorRow) -> Result<Timestamp, Failed> {
         let at = Timestamp::now();
         self.record(row, Step::UploadBegun { at }).await?;
-        Ok(at)
+        // The id may live anew since the row was read. Then the step was passed over, and nothing
+        // would wait for the end of what is sent now.
+        let now = self.tools.log.mirror_row(MIRROR, self.id.clone()).await?;
+        match now {
+            Some(now) if now.incarnation == row.incarnation && now.uploading == Some(at) => Ok(at),
+            _ => Err(Failed::Postponed),
+        }
     }
 
     /// Notes whether the outcome of the write that began then is known.
