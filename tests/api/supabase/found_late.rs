@@ -1,10 +1,13 @@
 //! A stored document that is found after its conversation has begun.
 
-use idol_simulator::supabase::{Fault, Target};
+use idol_simulator::{
+    Gate, Simulator,
+    supabase::{Fault, Target},
+};
 use serde_json::json;
 
 use super::{delete, mirrored, remote, stored};
-use crate::helpers::{BUCKET, DEADLINE, until};
+use crate::helpers::{BUCKET, DEADLINE, TestApp, until};
 
 fn old_document(id: &str) -> Vec<u8> {
     json!({"id": id, "created_at": "2026-01-01T00:00:00", "updated_at": "2026-01-01T00:00:00",
@@ -16,10 +19,8 @@ fn old_document(id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-#[tokio::test]
-async fn what_was_deleted_before_it_was_found_stays_deleted() {
-    let remote = remote();
-    let app = mirrored(&remote).await;
+/// Begins c1, of which there is a stored document, while the answer that tells so is held.
+async fn begun_without(remote: &Simulator, app: &TestApp) -> Gate {
     until("the bucket", async || {
         remote
             .supabase()
@@ -36,9 +37,16 @@ async fn what_was_deleted_before_it_was_found_stays_deleted() {
     let held = remote
         .supabase()
         .fail(Target::Downloads.key("c1.json"), Fault::Hold(gate.clone()));
-    // Begun without the answer, which is held.
     app.chat("c1", "hello").await;
     held.reached(1, DEADLINE).await.unwrap();
+    gate
+}
+
+#[tokio::test]
+async fn what_was_deleted_before_it_was_found_stays_deleted() {
+    let remote = remote();
+    let app = mirrored(&remote).await;
+    let gate = begun_without(&remote, &app).await;
     delete(&app, "c1").await;
     app.chat("c1", "a new life").await;
 
@@ -63,24 +71,7 @@ async fn what_was_deleted_before_it_was_found_stays_deleted() {
 async fn what_was_found_late_stands_before_what_was_said_meanwhile_once() {
     let remote = remote();
     let app = mirrored(&remote).await;
-    until("the bucket", async || {
-        remote
-            .supabase()
-            .buckets()
-            .iter()
-            .any(|it| it.contains(BUCKET))
-            .then_some(())
-    })
-    .await;
-    remote
-        .supabase()
-        .put_object(BUCKET, "c1.json", old_document("c1"));
-    let gate = remote.gate();
-    let held = remote
-        .supabase()
-        .fail(Target::Downloads.key("c1.json"), Fault::Hold(gate.clone()));
-    app.chat("c1", "hello").await;
-    held.reached(1, DEADLINE).await.unwrap();
+    let gate = begun_without(&remote, &app).await;
 
     gate.open();
 
