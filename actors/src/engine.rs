@@ -48,6 +48,17 @@ pub struct Observed {
     pub resident_bytes: usize,
     /// Whether new turns are refused.
     pub draining: bool,
+    /// The room on the log's disk; `None`: it is not watched.
+    pub disk: Option<Disk>,
+}
+
+/// The room on the log's disk, as it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Whether that is too little for new turns.
+    pub is_low: bool,
 }
 
 /// How often the upstream's model list is read again, and how soon after a failure.
@@ -130,6 +141,10 @@ impl Engine {
             conversations: self.shared.directory.len(),
             resident_bytes: self.shared.resident.load(Ordering::Relaxed),
             draining: self.shared.draining.load(Ordering::Acquire),
+            disk: self.shared.config.space.as_ref().map(|space| Disk {
+                free_bytes: space.free_bytes(),
+                is_low: space.is_low(),
+            }),
         }
     }
 

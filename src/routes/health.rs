@@ -20,7 +20,8 @@ pub(super) async fn health(server: web::Data<Server>) -> HttpResponse {
 pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
     let engine = server.engine.observe();
     let log = server.log.stats();
-    let ready = !engine.draining && log.alive;
+    let full = engine.disk.is_some_and(|disk| disk.is_low);
+    let ready = !engine.draining && log.alive && !full;
     let engine_part = Object::with_capacity(128)
         .escaped("state", if engine.draining { "draining" } else { "ok" })
         .number("conversations", engine.conversations)
@@ -50,6 +51,13 @@ pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
         .escaped("status", if ready { "ready" } else { "not_ready" })
         .raw("engine", &engine_part)
         .raw("log", &log_part)
+        .maybe(engine.disk, |it, disk| {
+            let part = Object::with_capacity(64)
+                .escaped("state", if disk.is_low { "low" } else { "ok" })
+                .number("free_bytes", disk.free_bytes)
+                .end();
+            it.raw("disk", &part)
+        })
         .raw("json_files", &mirror_part)
         .raw(
             "supabase",

@@ -34,7 +34,7 @@ pub struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// Watches the file system of a directory; `floor` of 0 watches nothing.
+    /// Watches the file system of a directory; with a `floor` of 0 there is always enough.
     ///
     /// Call [`DiskSpace::check`] now and then: nothing is looked at in between.
     #[must_use]
@@ -70,9 +70,6 @@ impl DiskSpace {
 
     /// Looks, and keeps or gives up the ballast. Blocks for a moment.
     pub fn check(&self) {
-        if self.floor == 0 {
-            return;
-        }
         let free = match (self.probe)() {
             Ok(free) => free,
             Err(error) => {
@@ -82,6 +79,9 @@ impl DiskSpace {
             }
         };
         self.free.store(free, Ordering::Relaxed);
+        if self.floor == 0 {
+            return;
+        }
         let kept = fs::metadata(&self.ballast).is_ok_and(|it| it.len() >= self.ballast_bytes);
         // Some way above the floor: else the ballast given up would end the alarm that it is for.
         let enough = self.floor + self.floor / 8 + if kept { 0 } else { self.ballast_bytes };

@@ -246,6 +246,11 @@ pub async fn begins_nothing_below_the_floor_and_ends_what_runs() {
     })
     .await;
 
+    let ready = app.get("/ready").await;
+    assert_eq!(ready.status(), 503);
+    let ready: serde_json::Value = ready.json().await.unwrap();
+    assert_eq!(ready["disk"]["state"], "low");
+    assert_eq!(ready["disk"]["free_bytes"], 1 << 20);
     for id in ["c1", "new"] {
         let refused = app.post("/chat", say(id, "more")).await;
         assert_refused(refused, 503, "storage_unavailable").await;
@@ -274,6 +279,7 @@ pub async fn begins_nothing_below_the_floor_and_ends_what_runs() {
         shown.contains("assistant").then_some(())
     })
     .await;
+    assert_eq!(app.get("/ready").await.status(), 200);
     until("the ballast", async || ballast.exists().then_some(())).await;
 }
 
