@@ -185,6 +185,7 @@ impl Handler<Turn> for Worker {
             user_id: None,
             character_id: None,
             key: None,
+            seen: None,
         };
         Box::pin(async move {
             let started = conversation.start_turn(command, Some(listener)).await;

@@ -5,7 +5,7 @@
 //! what comes back. Every error goes through the one table in [`error`].
 //!
 //! What is deliberately absent: no file here names an upstream's protocol, and only
-//! `session/websocket.rs` and `session/sse.rs` name `actix-web-actors`.
+//! `session/websocket.rs`, `session/sse.rs` and `session/events.rs` name `actix-web-actors`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -14,6 +14,7 @@ pub mod config;
 pub mod error;
 pub mod healthcheck;
 pub mod mirrors;
+pub mod open_files;
 pub mod request_id;
 pub mod routes;
 pub mod server;

@@ -10,7 +10,7 @@ use clap::Parser;
 use idol_router::{
     application::{Application, Ended, Tuning},
     config::{Cli, Command, Config, Mode},
-    healthcheck, telemetry,
+    healthcheck, open_files, telemetry,
     tools::{self, Report, ToolError},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +80,7 @@ fn serve(config: Config) -> ExitCode {
     if let Err(error) = telemetry::init(&config.log) {
         return fail(1, &error);
     }
+    let open_files = open_files::raise();
     actix_web::rt::System::new().block_on(async move {
         let banner = Banner::of(&config);
         let terminated = terminated();
@@ -87,6 +88,7 @@ fn serve(config: Config) -> ExitCode {
             Ok(application) => application,
             Err(error) => return fail(1, &error),
         };
+        tracing::info!(open_files, "each client takes one of them");
         eprintln!("{banner}listening on http://{}", application.address());
         match application.run_until(terminated).await {
             Ok(Ended::Stopped) => ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ mod body;
 mod cancel;
 mod chat;
 mod conversations;
+mod events;
 mod health;
 mod metrics;
 mod websocket;
@@ -41,6 +42,11 @@ pub fn configure(service: &mut web::ServiceConfig) {
                 read().to(conversations::read),
                 web::delete().to(conversations::delete),
             ],
+        ))
+        .service(resource(
+            "/conversation/{id}/events",
+            "GET",
+            [web::get().to(events::events)],
         ))
         .service(resource(
             "/conversation/{id}/cancel",

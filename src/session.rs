@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix::Message;
@@ -22,9 +23,13 @@ use idol_actors::{
     limits::{CREDIT_BATCH, CREDIT_WINDOW},
 };
 
+pub mod events;
 pub mod http;
 pub mod sse;
 pub mod websocket;
+
+/// Without a write for this long, a stream gets a comment: a client that has left is noticed by writes.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// An attachment has ended, as its lifeline tells. The session's own events come first.
 #[derive(Debug, Message)]

@@ -1,4 +1,4 @@
-//! The open sockets, so that each can be told when the server stops.
+//! The open sockets and streams of events, so that each can be told when the server stops.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,12 +17,19 @@ pub struct GoAway {
     pub retry_after: Duration,
 }
 
-/// The open sockets of all workers.
+/// The open sockets and streams of all workers.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    open: DashMap<u64, Recipient<GoAway>>,
+    open: DashMap<u64, (Kind, Recipient<GoAway>)>,
     next: AtomicU64,
-    gauge: Gauge,
+    sockets: Gauge,
+    streams: Gauge,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Socket,
+    Stream,
 }
 
 /// The wait that clients are told, in seconds: spread, so that they don't all come back at once.
@@ -33,7 +40,12 @@ impl Sockets {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let sockets = Self::default();
-        registry.register("websockets", "Open WebSockets", sockets.gauge.clone());
+        registry.register("websockets", "Open WebSockets", sockets.sockets.clone());
+        registry.register(
+            "event_streams",
+            "Open streams of a conversation's events",
+            sockets.streams.clone(),
+        );
         sockets
     }
 
@@ -44,14 +56,30 @@ impl Sockets {
 
     /// Notes a socket.
     pub fn add(&self, number: u64, socket: Recipient<GoAway>) {
-        self.open.insert(number, socket);
-        self.gauge.inc();
+        self.insert(number, Kind::Socket, socket);
     }
 
-    /// Forgets a socket.
+    /// Notes a stream of events.
+    pub fn add_stream(&self, number: u64, stream: Recipient<GoAway>) {
+        self.insert(number, Kind::Stream, stream);
+    }
+
+    fn insert(&self, number: u64, kind: Kind, session: Recipient<GoAway>) {
+        self.open.insert(number, (kind, session));
+        self.gauge(kind).inc();
+    }
+
+    fn gauge(&self, kind: Kind) -> &Gauge {
+        match kind {
+            Kind::Socket => &self.sockets,
+            Kind::Stream => &self.streams,
+        }
+    }
+
+    /// Forgets a socket or stream.
     pub fn remove(&self, number: u64) {
-        if self.open.remove(&number).is_some() {
-            self.gauge.dec();
+        if let Some((_, (kind, _))) = self.open.remove(&number) {
+            self.gauge(kind).dec();
         }
     }
 
@@ -71,7 +99,8 @@ impl Sockets {
     pub fn close_all(&self) {
         for socket in &self.open {
             let retry_after = Duration::from_secs(fastrand::u64(COME_BACK));
-            if let Err(error) = socket.try_send(GoAway { retry_after }) {
+            let (_, session) = &*socket;
+            if let Err(error) = session.try_send(GoAway { retry_after }) {
                 tracing::debug!(%error, "a socket is not told; its connection is closed");
             }
         }

@@ -6,6 +6,7 @@
 pub mod chat;
 pub mod completion;
 pub mod document;
+pub mod events;
 pub mod fields;
 pub mod idempotency;
 pub mod json;

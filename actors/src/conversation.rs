@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod appending;
+pub mod backlog;
 pub mod command;
 mod deleting;
 pub mod document;
@@ -41,6 +42,7 @@ pub mod message;
 pub mod orphan;
 pub mod prompt;
 mod repeating;
+mod resuming;
 mod running;
 mod starting;
 pub mod stream;
@@ -48,10 +50,11 @@ pub mod subscribers;
 pub mod tool_calls;
 mod usage;
 
+use backlog::Backlog;
 use command::{
-    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskSnapshot,
-    AskStart, Attachment, Cancelled, CommandError, Control, ControlKind, Deliver, Detached, From,
-    Listener, Reply, Shed, Started,
+    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskResume,
+    AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control, ControlKind, Deliver,
+    Detached, From, Listener, Reply, Resumed, Shed, Started,
 };
 use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
@@ -61,7 +64,7 @@ use keeping::Kept;
 use message::StoredMessage;
 use prompt::Parameters;
 use repeating::{Claim, Follower};
-use stream::{Position, Streams};
+use stream::{Position, Streams, TurnStream};
 use subscribers::{Interest, Sent, SubscriberKey, Subscribers};
 use tool_calls::ToolCalls;
 
@@ -148,6 +151,7 @@ enum Parked {
     Begin(command::Begin, Reply<bool>),
     Start(Box<command::StartTurn>, Option<Listener>, Reply<Started>),
     Attach(command::Attach, Listener, Reply<Attachment>),
+    Resume(command::Resume, Listener, Reply<Resumed>),
     Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
     Cancel(command::CancelTurn, Reply<Cancelled>),
     Delete(command::Delete, Reply<()>),
@@ -420,6 +424,10 @@ impl Conversation {
                 let attached = self.attach(&command, listener, ctx);
                 answer(reply, attached.map_err(CommandError::Engine));
             }
+            Some(Parked::Resume(command, listener, reply)) => {
+                let resumed = self.resume(&command, listener, ctx);
+                answer(reply, resumed.map_err(CommandError::Engine));
+            }
             Some(Parked::Cancel(command, reply)) => {
                 let cancelled = self.cancel(&command, ctx);
                 answer(reply, cancelled.map_err(CommandError::Engine));
@@ -460,31 +468,29 @@ impl Conversation {
                 };
                 (Interest::All, position)
             }
-            From::Cursor(cursor) => {
-                let position = self.streams.locate(cursor).ok_or(EngineError::Restarted)?;
-                (Interest::All, position)
-            }
-            From::TurnAt(cursor) => {
-                let position = self.streams.locate(cursor).ok_or(EngineError::Restarted)?;
-                (Interest::Turn(position.ordinal), position)
-            }
-            From::Turn(turn) => {
-                let ordinal = self.streamed(turn).ok_or(EngineError::NotFound)?;
-                let position = Position {
-                    ordinal,
-                    ..Position::default()
-                };
-                (Interest::Turn(ordinal), position)
-            }
+            From::TurnAt(cursor) => match self.streams.locate(cursor) {
+                Some(Ok(position)) => (Interest::Turn(position.ordinal), position),
+                Some(Err(_misplaced)) => return Err(EngineError::Restarted),
+                None => {
+                    let record = document.turn(cursor.turn);
+                    let told = record.and_then(TurnStream::from_record);
+                    let told = told.ok_or(EngineError::Restarted)?;
+                    let at = told.place(0, cursor);
+                    let at = at.map_err(|_misplaced| EngineError::Restarted)?;
+                    let backlog = Backlog::of(told, at).ok_or(EngineError::Restarted)?;
+                    let history = (Position::default(), Some(backlog));
+                    return self.subscribe(listener, Interest::History, history, ctx);
+                }
+            },
         };
-        self.subscribe(listener, interest, position, ctx)
+        self.subscribe(listener, interest, (position, None), ctx)
     }
 
     fn subscribe(
         &mut self,
         listener: Listener,
         interest: Interest,
-        position: Position,
+        (position, backlog): (Position, Option<Box<Backlog>>),
         ctx: &mut Context<Self>,
     ) -> Result<Attachment, EngineError> {
         if self.subscribers.len() >= limits::SUBSCRIBERS_MAX {
@@ -499,6 +505,9 @@ impl Conversation {
         let key = self
             .subscribers
             .add(sink, interest, position, listener.credit);
+        if let Some(backlog) = backlog {
+            self.subscribers.tell_first(key, backlog);
+        }
         let attachment = Attachment::new(key, ctx.address().recipient(), broken);
         self.pump(key, ctx);
         Ok(attachment)
@@ -639,6 +648,7 @@ impl Parked {
             Self::Begin(_, reply) => answer(reply, Err(error.into())),
             Self::Start(_, _, reply) => answer(reply, Err(error.into())),
             Self::Attach(_, _, reply) => answer(reply, Err(error.into())),
+            Self::Resume(_, _, reply) => answer(reply, Err(error.into())),
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
             Self::Cancel(_, reply) => answer(reply, Err(error.into())),
             Self::Delete(_, reply) => answer(reply, Err(error.into())),
@@ -719,6 +729,11 @@ handle!(AskStart, Started, |act, msg, reply, ctx| {
 handle!(AskAttach, Attachment, |act, msg, reply, ctx| {
     if let Some(reply) = act.admit(reply) {
         act.carry_out(Parked::Attach(msg.command, msg.listener, reply), ctx);
+    }
+});
+handle!(AskResume, Resumed, |act, msg, reply, ctx| {
+    if let Some(reply) = act.admit(reply) {
+        act.carry_out(Parked::Resume(msg.command, msg.listener, reply), ctx);
     }
 });
 handle!(AskSnapshot, Option<Snapshot>, |act, msg, reply, ctx| {

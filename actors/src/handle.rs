@@ -10,9 +10,9 @@ use crate::{
     conversation::{
         Conversation,
         command::{
-            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskSnapshot,
-            AskStart, Attach, Attachment, Begin, CancelTurn, Cancelled, CommandError, Delete,
-            Listener, StartTurn, Started,
+            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskResume,
+            AskSnapshot, AskStart, Attach, Attachment, Begin, CancelTurn, Cancelled, CommandError,
+            Delete, Listener, Resume, Resumed, StartTurn, Started,
         },
         document::Snapshot,
     },
@@ -114,6 +114,20 @@ impl ConversationHandle {
         listener: Listener,
     ) -> Result<Attachment, EngineError> {
         self.ask(|| AskAttach {
+            command: command.clone(),
+            listener: listener.clone(),
+        })
+        .await
+    }
+
+    /// Listens to the conversation again, from where somebody had come.
+    pub async fn resume(
+        &self,
+        command: Resume,
+        listener: Listener,
+    ) -> Result<Resumed, EngineError> {
+        self.engine.open()?;
+        self.ask(|| AskResume {
             command: command.clone(),
             listener: listener.clone(),
         })

@@ -170,6 +170,34 @@ pub fn cut_at_or_below(escaped: &str, from: usize, at: usize) -> usize {
     cut
 }
 
+/// Whether a slice of canonical text may be cut here: within neither a character nor an escape.
+#[must_use]
+pub fn is_boundary(escaped: &str, at: usize) -> bool {
+    at <= escaped.len() && cut_at_or_below(escaped, 0, at) == at
+}
+
+/// Where in canonical escaped text so many decoded UTF-8 bytes end; none beyond its end, and none
+/// within a character.
+#[must_use]
+pub fn escaped_at(escaped: &str, decoded: usize) -> Option<usize> {
+    let bytes = escaped.as_bytes();
+    let (mut at, mut left) = (0, decoded);
+    while left > 0 {
+        let clean = memchr::memchr(b'\\', bytes.get(at..)?).unwrap_or(bytes.len() - at);
+        if clean >= left {
+            at += left;
+            break;
+        }
+        let escape = at + clean;
+        at = match bytes.get(escape + 1)? {
+            b'u' => escape + 6,
+            _ => escape + 2,
+        };
+        left -= clean + 1;
+    }
+    escaped.is_char_boundary(at).then_some(at)
+}
+
 fn preceding_backslashes(bytes: &[u8], from: usize, at: usize) -> usize {
     bytes[from..at]
         .iter()
@@ -224,6 +252,24 @@ mod tests {
             prop_assert_eq!(format!("\"{}\"", text.as_escaped()), serde_json::to_string(&plain).unwrap());
             prop_assert_eq!(text.decoded_len(), plain.len());
             prop_assert_eq!(unescape(text.as_escaped()), plain);
+        }
+
+        #[test]
+        fn a_place_in_the_text_is_the_same_place_in_its_escaped_form(plain in "([é\"\\\\\n\u{1}a-c🚀])*") {
+            let text = JsonText::escape(&plain);
+            let escaped = text.as_escaped();
+            let mut places = Vec::new();
+            for decoded in 0..=plain.len() {
+                let place = escaped_at(escaped, decoded);
+                prop_assert_eq!(place.is_some(), plain.is_char_boundary(decoded));
+                if let Some(at) = place {
+                    prop_assert_eq!(unescape(&escaped[..at]), &plain[..decoded]);
+                    places.push(at);
+                }
+            }
+            prop_assert_eq!(escaped_at(escaped, plain.len() + 1), None);
+            let boundaries: Vec<_> = (0..=escaped.len()).filter(|at| is_boundary(escaped, *at)).collect();
+            prop_assert_eq!(boundaries, places);
         }
 
         #[test]

@@ -83,6 +83,22 @@ pub const KEY_KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// How long a conversation that holds nothing is kept.
 pub const EMPTY_IDLE: Duration = Duration::from_secs(2);
 
+/// Messages that somebody who comes back is told at once; who missed more starts over.
+pub const RESUME_MESSAGES_MAX: usize = 1_000;
+
+/// Bytes of those messages. The frame is made whole, so it is bounded well below a reply's bound.
+pub const RESUME_BYTES_MAX: usize = 4 << 20;
+
+/// Messages that somebody is told who says nothing of what is known.
+pub const RESUME_NEWEST: usize = 100;
+
+/// Turns that are told again as events to somebody who comes back.
+pub const RESUME_TURNS_MAX: usize = 100;
+
+/// Escaped bytes of the running reply in what somebody is told who comes back; the rest follows as
+/// events, against credit.
+pub const RESUME_TEXT_BYTES_MAX: usize = 256 << 10;
+
 const _: () = assert!(CREDIT_BATCH * 2 <= CREDIT_WINDOW);
 const _: () = assert!((WATCHED_MAX + OWN_TURNS_MAX) * (CREDIT_WINDOW as usize) <= SESSION_MAILBOX);
 const _: () = assert!(LOAD_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());

@@ -7,7 +7,7 @@ use idol_actors::{
     id::TurnId,
 };
 
-use super::body;
+use super::{body, events::LAST_EVENT_ID};
 use crate::{
     error::ApiError,
     server::Server,
@@ -52,7 +52,11 @@ pub(super) async fn stream(
         true => Ids::On,
         false => Ids::Off,
     };
-    let (named, command) = read(&server, &request, payload).await?;
+    let (named, mut command) = read(&server, &request, payload).await?;
+    command.seen = request
+        .headers()
+        .get(LAST_EVENT_ID)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     let conversation = server.conversation(&named);
     let body = sse::stream(conversation, named.spelled.clone(), command, ids)
         .await

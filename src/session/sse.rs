@@ -1,6 +1,6 @@
 //! Streams one turn as Server-Sent Events.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, WrapFuture};
 use actix_web::body::BoxBody;
@@ -18,11 +18,8 @@ use idol_actors::{
     limits,
 };
 
-use super::{Broken, CreditBook, Given, SessionBody, Taken};
+use super::{Broken, CreditBook, Given, KEEP_ALIVE, SessionBody, Taken};
 use crate::wire::sse;
-
-/// Without a write for this long, a comment is sent: a client that has left is noticed by writes.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Whether events carry `id:` lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,11 +154,17 @@ impl SseSession {
                 });
                 (!bytes.is_empty()).then(|| bytes.clone())
             }
+            Ids::On => sse::chunk(event).map(|chunk| self.with_id(event, chunk)),
+        }
+    }
+
+    fn with_id(&self, event: &Event, bytes: Bytes) -> Bytes {
+        match self.ids {
+            Ids::Off => bytes,
             Ids::On => {
-                let chunk = sse::chunk(event)?;
                 let mut with_id = format!("id: {}\n", event.cursor).into_bytes();
-                with_id.extend_from_slice(&chunk);
-                Some(with_id.into())
+                with_id.extend_from_slice(&bytes);
+                with_id.into()
             }
         }
     }
@@ -246,14 +249,13 @@ impl Handler<Deliver> for SseSession {
                     None => sse::done(&self.spelled, &event, outcome),
                     Some(error) => sse::error(&self.spelled, event.turn, error),
                 };
-                self.finish(last, ctx);
+                self.finish(self.with_id(&event, last), ctx);
                 return;
             }
-            EventBody::Received(received) => Some(sse::conversation_start(
-                &self.spelled,
-                event.turn,
-                received.message,
-            )),
+            EventBody::Received(received) => {
+                let first = sse::conversation_start(&self.spelled, &event, received.message);
+                Some(self.with_id(&event, first))
+            }
             _ => self.encode(&event),
         };
         let mut book = self.book.borrow_mut();

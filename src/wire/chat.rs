@@ -190,6 +190,7 @@ impl ChatRequest {
             user_id: self.user_id,
             character_id: self.character_id,
             key: None,
+            seen: None,
         }
     }
 

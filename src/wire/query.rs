@@ -43,6 +43,19 @@ impl Query {
         number
     }
 
+    /// A yes or no, in any of the spellings that bodies may use; absent is no.
+    pub fn flag(&mut self, name: &'static str) -> bool {
+        let word = self.text(name).unwrap_or("false").to_ascii_lowercase();
+        match word.as_str() {
+            "true" | "1" | "yes" | "on" => true,
+            "false" | "0" | "no" | "off" => false,
+            _ => {
+                self.wrong(name, "bool_parsing", "Input should be a valid boolean");
+                false
+            }
+        }
+    }
+
     /// Notes an error.
     pub fn wrong(&mut self, name: &'static str, kind: &'static str, msg: impl Into<String>) {
         self.errors.push(FieldError {

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use idol_actors::{
     conversation::{
-        event::{Event, EventBody, Outcome},
+        command::{CaughtUp, Earlier, Reset, ResetReason, Said},
+        event::{Cursor, Event, EventBody, Outcome, Received},
         message::StoredMessage,
     },
     error::EngineError,
-    id::TurnId,
+    id::{MessageId, TurnId},
     limits::WATCHED_MAX,
 };
+use uuid::Uuid;
 
 use super::{
     chat::{Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
@@ -63,6 +65,17 @@ pub enum ClientMessage {
         conversation: Option<Named>,
         /// Which part.
         part: PageRequest,
+    },
+    /// Wants to go on where it had come to, and all that happens from then on.
+    Resume {
+        /// The conversation; none: the one last named on this socket.
+        conversation: Option<Named>,
+        /// The last message that it has whole.
+        after: Said<MessageId>,
+        /// The last event that it has seen.
+        cursor: Said<Cursor>,
+        /// Whether reasoning is wanted.
+        reasoning: Reasoning,
     },
     /// Wants no more events of a conversation.
     Leave {
@@ -168,6 +181,12 @@ impl ClientMessage {
                 conversation: conversation_of(&mut fields)?,
             },
             Some("history") => Self::history(&mut fields)?,
+            Some("resume") => Self::Resume {
+                conversation: conversation_of(&mut fields)?,
+                after: said(fields.filled("after").as_deref(), message_id),
+                cursor: said(fields.filled("cursor").as_deref(), |text| text.parse().ok()),
+                reasoning: reasoning_of(&mut fields),
+            },
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Refused::invalid(format!("Unknown message type: {shown}")));
@@ -261,9 +280,23 @@ impl ClientMessage {
                 ..
             } => *reasoning == Reasoning::Shown || client_message_id.is_some(),
             Self::Ping => false,
-            Self::Leave { .. } | Self::History { .. } => true,
+            Self::Leave { .. } | Self::History { .. } | Self::Resume { .. } => true,
         }
     }
+}
+
+/// What a client says of a place; nothing at all is not nonsense.
+pub fn said<T>(text: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Said<T> {
+    match text {
+        None => Said::Nothing,
+        Some(text) => read(text).map_or(Said::Nonsense, Said::This),
+    }
+}
+
+/// A message's id.
+#[must_use]
+pub fn message_id(text: &str) -> Option<MessageId> {
+    Uuid::try_parse(text).ok().map(MessageId)
 }
 
 fn choice_of(fields: &mut Fields<'_>) -> PromptChoice {
@@ -326,15 +359,35 @@ pub fn message_received(spelled: &str, event: &Event, client_message_id: Option<
         .maybe(client_message_id, |it, id| {
             it.string("client_message_id", id)
         })
+        .shown("cursor", event.cursor)
         .end()
 }
 
-/// `user_message`: somebody said something on another device.
+/// What somebody said on another device: a `user_message` for each message. Behind the last one
+/// all of them have been seen, so it has the cursor.
 #[must_use]
-pub fn user_message(
+pub fn user_messages(
+    spelled: &str,
+    event: &Event,
+    received: &Received,
+    timestamps: Timestamps,
+) -> Vec<String> {
+    let last = received.messages.len().saturating_sub(1);
+    let told = received.messages.iter().enumerate();
+    told.filter_map(|(index, message)| {
+        let cursor = (index == last).then_some(event.cursor);
+        let key = cursor.and(received.key.as_deref());
+        user_message(spelled, event.turn, message, key, cursor, timestamps)
+    })
+    .collect()
+}
+
+fn user_message(
     spelled: &str,
     turn: TurnId,
     message: &StoredMessage,
+    key: Option<&str>,
+    cursor: Option<Cursor>,
     timestamps: Timestamps,
 ) -> Option<String> {
     // The stored message is `{"role":…,"content":<JSON>`: the content is copied as it stands.
@@ -346,6 +399,8 @@ pub fn user_message(
             .escaped("role", message.role().as_str())
             .raw("content", content)
             .shown("timestamp", instant(message.timestamp(), timestamps))
+            .maybe(key, |it, key| it.string("client_message_id", key))
+            .maybe(cursor, |it, cursor| it.shown("cursor", cursor))
             .end(),
     )
 }
@@ -358,7 +413,8 @@ pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
     let object = match &event.body {
         EventBody::Started { .. } => typed("response_start", spelled, 64)
             .shown("turn_id", event.turn)
-            .shown("message_id", event.reply),
+            .shown("message_id", event.reply)
+            .shown("cursor", event.cursor),
         EventBody::Text { offset, text, .. } => typed("chunk", spelled, text.as_escaped().len())
             .escaped("content", text.as_escaped())
             .shown("turn_id", event.turn)
@@ -381,7 +437,9 @@ pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
 #[must_use]
 pub fn ended(spelled: &str, event: &Event, outcome: &Outcome, timestamps: Timestamps) -> String {
     if let Some(error) = &outcome.error {
-        return turn_error(spelled, Some(event.turn), error);
+        return failed(spelled, Some(event.turn), error)
+            .shown("cursor", event.cursor)
+            .end();
     }
     let model = Some(&outcome.head.model).filter(|model| !model.is_empty());
     typed("response_complete", spelled, 256)
@@ -395,6 +453,54 @@ pub fn ended(spelled: &str, event: &Event, outcome: &Outcome, timestamps: Timest
         })
         .maybe(model, |it, model| it.string("model", model))
         .shown("timestamp", instant(outcome.timestamp, timestamps))
+        .shown("cursor", event.cursor)
+        .end()
+}
+
+/// `reset`: what the client has does not hold any more, or not all of it.
+#[must_use]
+pub fn reset(spelled: &str, reset: &Reset) -> String {
+    let reason = match reset.reason {
+        ResetReason::NotACursor => "not_a_cursor",
+        ResetReason::UnknownTurn => "unknown_turn",
+        ResetReason::UnknownMessage => "unknown_message",
+        ResetReason::BeyondText => "beyond_text",
+        ResetReason::Retold => "retold",
+        ResetReason::TooFarBehind => "too_far_behind",
+    };
+    typed("reset", spelled, 128)
+        .escaped("reason", reason)
+        .maybe(reset.turn, |it, (turn, kept)| {
+            it.shown("turn_id", turn).number("offset", kept)
+        })
+        .end()
+}
+
+/// `resumed`: what the client missed; what follows is live.
+#[must_use]
+pub fn resumed(spelled: &str, caught_up: &CaughtUp, timestamps: Timestamps) -> String {
+    let bytes = bytes_of(&caught_up.messages)
+        + caught_up
+            .turn
+            .as_ref()
+            .map_or(0, |turn| turn.text.as_escaped().len() + 256);
+    let object = typed("resumed", spelled, bytes);
+    let earlier = match caught_up.earlier {
+        Earlier::No => "false",
+        Earlier::Yes => "true",
+    };
+    messages(object, &caught_up.messages, timestamps)
+        .raw("has_earlier", earlier)
+        .maybe(caught_up.turn.as_ref(), |it, turn| {
+            let under_way = Object::with_capacity(turn.text.as_escaped().len() + 256)
+                .shown("turn_id", turn.turn)
+                .shown("message_id", turn.reply)
+                .escaped("content", turn.text.as_escaped())
+                .number("offset", turn.offset)
+                .shown("cursor", turn.cursor);
+            it.raw("turn", &under_way.end())
+        })
+        .shown("cursor", caught_up.cursor)
         .end()
 }
 
@@ -416,6 +522,10 @@ pub fn history(spelled: &str, page: Page<'_>, timestamps: Timestamps) -> String 
 /// `error` in a conversation; ends the turn it names.
 #[must_use]
 pub fn turn_error(spelled: &str, turn: Option<TurnId>, error: &EngineError) -> String {
+    failed(spelled, turn, error).end()
+}
+
+fn failed(spelled: &str, turn: Option<TurnId>, error: &EngineError) -> Object {
     let public = public(error);
     Object::with_capacity(256)
         .escaped("type", "error")
@@ -426,7 +536,6 @@ pub fn turn_error(spelled: &str, turn: Option<TurnId>, error: &EngineError) -> S
             it.number("retry_after", wait)
         })
         .maybe(turn, |it, turn| it.shown("turn_id", turn))
-        .end()
 }
 
 /// `error` about a message that could not be carried out.

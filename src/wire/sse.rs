@@ -30,13 +30,14 @@ fn data(bytes: usize) -> Object {
 
 /// The first event: the user's message is in the log.
 #[must_use]
-pub fn conversation_start(spelled: &str, turn: TurnId, message: Option<MessageId>) -> Bytes {
+pub fn conversation_start(spelled: &str, event: &Event, message: Option<MessageId>) -> Bytes {
     line(
         data(256)
             .string("conversation_id", spelled)
             .escaped("type", "conversation_start")
-            .shown("turn_id", turn)
-            .maybe(message, |it, id| it.shown("message_id", id)),
+            .shown("turn_id", event.turn)
+            .maybe(message, |it, id| it.shown("message_id", id))
+            .shown("cursor", event.cursor),
     )
 }
 
@@ -54,7 +55,8 @@ pub fn done(spelled: &str, event: &Event, outcome: &Outcome) -> Bytes {
             .string("finish_reason", &outcome.finish_reason)
             .maybe(outcome.usage.as_ref(), |it, usage| {
                 it.raw("usage", usage.get())
-            }),
+            })
+            .shown("cursor", event.cursor),
     )
 }
 
@@ -170,7 +172,7 @@ fn chunk_tail(object: Object, event: &Event) -> Object {
 mod tests {
     use std::sync::Arc;
 
-    use idol_actors::conversation::event::Cursor;
+    use idol_actors::conversation::event::{Cursor, Seen};
 
     use super::*;
 
@@ -181,6 +183,8 @@ mod tests {
             epoch: 1,
             item: 2,
             byte: 3,
+            offset: 3,
+            seen: Seen::Started,
         };
         Event::new(turn, MessageId::now(), cursor, body)
     }

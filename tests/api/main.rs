@@ -28,6 +28,7 @@ mod observability;
 mod pages;
 mod process;
 mod resilience;
+mod resume;
 mod stream;
 mod supabase;
 mod tools;

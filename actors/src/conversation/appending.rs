@@ -11,6 +11,7 @@ use super::{
     document::{Document, TurnState},
     event::Outcome,
     message::StoredMessage,
+    stream::Position,
 };
 use crate::{
     error::EngineError,
@@ -173,10 +174,20 @@ impl Conversation {
             stream.show(received);
         }
         self.claims.retain(|claim| claim.ordinal != ordinal);
-        let started = self.listen_to(ordinal, started, listener, ctx);
+        let beginning = Position {
+            ordinal,
+            ..Position::default()
+        };
+        let started = self.listen_to(ordinal, beginning, started, listener, ctx);
         answer(reply, started.map_err(Into::into));
         for follower in self.take_followers(ordinal) {
-            self.follow(ordinal, follower.listener, follower.reply, ctx);
+            self.follow(
+                ordinal,
+                follower.seen,
+                follower.listener,
+                follower.reply,
+                ctx,
+            );
         }
     }
 

@@ -13,14 +13,16 @@ use uuid::Uuid;
 use super::{
     document::Snapshot,
     event::{Cursor, Event},
-    message::Draft,
+    message::{Draft, StoredMessage},
     prompt::Parameters,
+    stream::Passing,
     subscribers::SubscriberKey,
 };
 use crate::{
     caller::Caller,
     error::EngineError,
     id::{MessageId, TurnId},
+    json_text::JsonText,
     mirror::imported::ImportedDocument,
 };
 
@@ -52,6 +54,8 @@ pub struct StartTurn {
     pub character_id: Option<String>,
     /// What a repeat of this request is recognized by.
     pub key: Option<RequestKey>,
+    /// What a repeat has seen of the turn: it is told what follows.
+    pub seen: Option<Cursor>,
 }
 
 /// An idempotency key, and what it was sent with. Counts within the conversation and the caller.
@@ -104,12 +108,119 @@ pub struct Attach {
 pub enum From {
     /// With the turn under way, from its beginning; else with the next one.
     Now,
-    /// All events of every turn, after a cursor.
-    Cursor(Cursor),
     /// All events of one turn, after a cursor: a session that lost its attachment.
     TurnAt(Cursor),
-    /// All events of one turn, from its beginning.
-    Turn(TurnId),
+}
+
+/// Listens to a conversation again, from where somebody had come.
+#[derive(Debug, Clone, Serialize)]
+pub struct Resume {
+    /// Who asks.
+    pub caller: Caller,
+    /// The last message that is known whole.
+    pub after: Said<MessageId>,
+    /// The last event that was seen.
+    pub cursor: Said<Cursor>,
+    /// How what was missed is told.
+    pub manner: Manner,
+    /// What the text of the turn under way may be joined across.
+    pub passing: Passing,
+}
+
+/// What a client says of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Said<T> {
+    /// Nothing.
+    Nothing,
+    /// This.
+    This(T),
+    /// Something that no place is called.
+    Nonsense,
+}
+
+/// How what was missed is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Manner {
+    /// As messages, and the text of the turn under way.
+    CaughtUp,
+    /// As the events that they were, where the cursor leads somewhere; else as messages.
+    Events,
+}
+
+/// Listening goes on.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Brings what follows.
+    pub attachment: Attachment,
+    /// Set if the place could not be gone on from.
+    pub reset: Option<Reset>,
+    /// What was missed; none where it comes as events.
+    pub caught_up: Option<CaughtUp>,
+    /// The turns that run or wait.
+    pub open: Vec<TurnId>,
+}
+
+/// What is known holds no more, or not all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reset {
+    /// Why.
+    pub reason: ResetReason,
+    /// The turn that the cursor was in, and how many UTF-8 bytes of its text hold.
+    pub turn: Option<(TurnId, u64)>,
+}
+
+/// Why a place could not be gone on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    /// It is no cursor.
+    NotACursor,
+    /// The cursor's turn is none of the conversation's.
+    UnknownTurn,
+    /// The message is none of the conversation's.
+    UnknownMessage,
+    /// Less text survived than was seen.
+    BeyondText,
+    /// What was seen is not told in the same pieces any more.
+    Retold,
+    /// More was missed than is told at once.
+    TooFarBehind,
+}
+
+/// A conversation as it stands, from a place on.
+#[derive(Debug)]
+pub struct CaughtUp {
+    /// The messages, in order.
+    pub messages: Vec<StoredMessage>,
+    /// Whether others come before them.
+    pub earlier: Earlier,
+    /// The turn that runs.
+    pub turn: Option<UnderWay>,
+    /// The place after all this.
+    pub cursor: Cursor,
+}
+
+/// Whether messages come before those that are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// None do.
+    No,
+    /// Some do.
+    Yes,
+}
+
+/// The reply that is being made.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Its turn.
+    pub turn: TurnId,
+    /// Id that it will have.
+    pub reply: MessageId,
+    /// Its text from `offset` on, as far as it is told by this.
+    pub text: JsonText,
+    /// UTF-8 bytes of text before it.
+    pub offset: u64,
+    /// The place after the text.
+    pub cursor: Cursor,
 }
 
 /// The turn is in the log.
@@ -352,6 +463,10 @@ ask! {
 ask! {
     /// [`Attach`].
     AskAttach { command: Attach, listener: Listener } -> Attachment
+}
+ask! {
+    /// [`Resume`].
+    AskResume { command: Resume, listener: Listener } -> Resumed
 }
 ask! {
     /// The document, if there is one.

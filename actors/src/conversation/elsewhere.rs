@@ -246,6 +246,7 @@ impl Parked {
         match self {
             Self::Begin(..) | Self::Start(..) => true,
             Self::Attach(..)
+            | Self::Resume(..)
             | Self::Snapshot(..)
             | Self::Cancel(..)
             | Self::Delete(..)

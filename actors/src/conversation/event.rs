@@ -19,20 +19,79 @@ use crate::{
     time::Timestamp,
 };
 
-/// A place in a conversation's stream. Opaque on the wire; sent back as it was received.
+/// A place in a conversation's stream: after an event. Opaque on the wire; sent back as it was
+/// received.
 ///
-/// `epoch` changes whenever text is rebuilt from the log, since the text may then be shorter than
-/// what was shown.
+/// Within one `epoch` it is exact, by `item` and `byte`. In text that was told anew since (from the
+/// log, after a restart) the place is found by `offset` and `seen`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Cursor {
-    /// The turn.
+    /// The turn; nil before the first one.
     pub turn: TurnId,
-    /// The life of the text.
+    /// The life of the text: random while it is live, the attempt where it is told from the log.
     pub epoch: u32,
     /// Item of the turn, from 0.
     pub item: u32,
     /// Byte within the item, in its escaped form.
     pub byte: u32,
+    /// UTF-8 bytes of reply text before it.
+    pub offset: u64,
+    /// How far the turn has been seen.
+    pub seen: Seen,
+}
+
+/// How far a turn has been seen, by the kinds of its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// Nothing.
+    Nothing,
+    /// What was received.
+    Received,
+    /// The start of the reply; text and reasoning, if any.
+    Started,
+    /// Also members of a delta passed through: tool calls perhaps.
+    Delta,
+    /// The finish reason.
+    Finish,
+    /// The usage.
+    Usage,
+    /// All.
+    Ended,
+}
+
+impl Seen {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Nothing,
+        Self::Received,
+        Self::Started,
+        Self::Delta,
+        Self::Finish,
+        Self::Usage,
+        Self::Ended,
+    ];
+}
+
+impl Cursor {
+    /// Before the first turn.
+    pub const START: Self = Self {
+        turn: TurnId(Uuid::nil()),
+        epoch: 0,
+        item: 0,
+        byte: 0,
+        offset: 0,
+        seen: Seen::Nothing,
+    };
+
+    /// After the whole of a turn.
+    #[must_use]
+    pub fn end_of(turn: TurnId) -> Self {
+        Self {
+            turn,
+            seen: Seen::Ended,
+            ..Self::START
+        }
+    }
 }
 
 /// The text is no cursor.
@@ -44,7 +103,9 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut buffer = Uuid::encode_buffer();
         f.write_str(self.turn.0.simple().encode_lower(&mut buffer))?;
-        write!(f, ".{:x}.{:x}.{:x}", self.epoch, self.item, self.byte)
+        let (epoch, seen) = (self.epoch, self.seen as u8);
+        let (item, byte, offset) = (self.item, self.byte, self.offset);
+        write!(f, ".{epoch:x}.{item:x}.{byte:x}.{offset:x}.{seen:x}")
     }
 }
 
@@ -54,20 +115,32 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let mut parts = text.split('.');
         let mut part = || parts.next().ok_or(InvalidCursor);
-        let number =
-            |text: &str| u32::from_str_radix(text, 16).map_err(|_not_a_number| InvalidCursor);
         let turn = Uuid::try_parse(part()?).map_err(|_not_a_uuid| InvalidCursor)?;
         let cursor = Self {
             turn: TurnId(turn),
             epoch: number(part()?)?,
             item: number(part()?)?,
             byte: number(part()?)?,
+            offset: number(part()?)?,
+            seen: *Seen::ALL
+                .get(number::<usize>(part()?)?)
+                .ok_or(InvalidCursor)?,
         };
         match parts.next() {
             None => Ok(cursor),
             Some(_) => Err(InvalidCursor),
         }
     }
+}
+
+fn number<N: TryFrom<u64>>(text: &str) -> Result<N, InvalidCursor> {
+    // `from_str_radix` takes a sign.
+    let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = u64::from_str_radix(text, 16).map_err(|_not_a_number| InvalidCursor)?;
+    plain
+        .then(|| N::try_from(number).ok())
+        .flatten()
+        .ok_or(InvalidCursor)
 }
 
 /// A wire form of an event, of which the encoded bytes are kept.
@@ -77,6 +150,8 @@ pub enum Transport {
     Sse,
     /// A WebSocket text frame.
     WebSocket,
+    /// What a WebSocket is told, as a Server-Sent Event with an id.
+    Events,
 }
 
 /// Something that happened in a turn. Shared by all sessions that are at the same place.
@@ -91,7 +166,7 @@ pub struct Event {
     /// What happened.
     pub body: EventBody,
     #[serde(skip)]
-    encoded: [OnceLock<Bytes>; 2],
+    encoded: [OnceLock<Bytes>; 3],
 }
 
 /// What happened.
@@ -156,6 +231,8 @@ pub struct Received {
     pub messages: Vec<StoredMessage>,
     /// Id of the last of them.
     pub message: Option<MessageId>,
+    /// The key that the request came with: another device knows its own message by it.
+    pub key: Option<String>,
 }
 
 /// How a turn ended.
@@ -206,7 +283,7 @@ impl Event {
             reply,
             cursor,
             body,
-            encoded: [const { OnceLock::new() }; 2],
+            encoded: [const { OnceLock::new() }; 3],
         }
     }
 
@@ -221,6 +298,7 @@ impl Event {
         let slot = match transport {
             Transport::Sse => &self.encoded[0],
             Transport::WebSocket => &self.encoded[1],
+            Transport::Events => &self.encoded[2],
         };
         slot.get_or_init(|| encode(self))
     }
@@ -237,9 +315,23 @@ mod tests {
             epoch: u32::MAX,
             item: 3,
             byte: 70_000,
+            offset: 1 << 40,
+            seen: Seen::Delta,
         };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for bad in ["", "x", "0.0.0", &format!("{cursor}.1"), "garbage.1.2.3"] {
+        for cursor in [cursor, Cursor::START, Cursor::end_of(cursor.turn)] {
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        let text = cursor.to_string();
+        for bad in [
+            "",
+            "x",
+            "0.0.0",
+            &format!("{cursor}.1"),
+            "garbage.1.2.3.4.5",
+            &text.replace(".3.", ".+3."),
+            &text.replace(".3.", ".100000000."),
+            &format!("{}.7", &text[..text.len() - 2]),
+        ] {
             assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
         }
     }

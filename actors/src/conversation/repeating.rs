@@ -7,9 +7,12 @@ use actix::Context;
 
 use super::{
     Conversation, answer,
-    command::{Listener, Reply, RequestKey, Started, Took},
+    backlog::Backlog,
+    command::{Listener, Reply, RequestKey, Started, Took, Want},
     document::{TurnRecord, TurnState},
-    stream::TurnStream,
+    event::Cursor,
+    stream::{Position, TurnStream},
+    subscribers::Interest,
 };
 use crate::{
     caller::Caller,
@@ -31,6 +34,7 @@ pub(super) struct Claim {
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) ordinal: u64,
+    pub(super) seen: Option<Cursor>,
     pub(super) listener: Option<Listener>,
     pub(super) reply: Reply<Started>,
 }
@@ -41,6 +45,8 @@ pub(super) enum Known {
     No,
     /// Its turn is here, under way or over, by its ordinal.
     Turn(u64),
+    /// Its turn is over, and is told out of the history.
+    Told(Box<TurnStream>),
     /// Its turn ended without a reply and is to run again.
     Again { turn: TurnId, attempt: u32 },
     /// It cannot be carried out.
@@ -49,17 +55,12 @@ pub(super) enum Known {
 
 impl Conversation {
     /// Looks for the turn of a command that was sent again, or of a request with the same key.
-    pub(super) fn known(
-        &mut self,
-        turn: TurnId,
-        caller: &Caller,
-        key: Option<&RequestKey>,
-    ) -> Known {
-        if let Some(ordinal) = self.streamed(turn) {
+    pub(super) fn known(&self, turn: TurnId, caller: &Caller, key: Option<&RequestKey>) -> Known {
+        if let Some(ordinal) = self.streams.find(turn) {
             return Known::Turn(ordinal);
         }
-        if self.document().is_some_and(|it| it.turn(turn).is_some()) {
-            return Known::Refused(EngineError::Restarted);
+        if let Some(record) = self.document().and_then(|it| it.turn(turn)) {
+            return told(TurnStream::from_record(record));
         }
         match key {
             Some(key) => self.keyed(caller, key),
@@ -67,7 +68,7 @@ impl Conversation {
         }
     }
 
-    fn keyed(&mut self, caller: &Caller, key: &RequestKey) -> Known {
+    fn keyed(&self, caller: &Caller, key: &RequestKey) -> Known {
         let scope = caller.scope();
         let claimed = self
             .claims
@@ -103,29 +104,20 @@ impl Conversation {
         // What there is of a reply that broke off was paid for: a repeat gets it as it stands.
         if let TurnState::Ended(ended) = &record.state
             && ended.error.is_some()
-            && let Some(stream) = TurnStream::retold(record)
         {
-            return Known::Turn(self.streams.push(stream));
+            return told(TurnStream::retold(record));
         }
-        match self.streamed(turn) {
+        match self.streams.find(turn) {
             Some(ordinal) => Known::Turn(ordinal),
-            None => Known::Refused(EngineError::Restarted),
+            None => told(TurnStream::from_record(record)),
         }
-    }
-
-    /// The ordinal of a turn, taken from the history if its items are not kept any more.
-    pub(super) fn streamed(&mut self, turn: TurnId) -> Option<u64> {
-        if let Some(ordinal) = self.streams.find(turn) {
-            return Some(ordinal);
-        }
-        let stream = TurnStream::from_record(self.document()?.turn(turn)?)?;
-        Some(self.streams.push(stream))
     }
 
     /// Answers a repeat with its turn: at once if that is in the log, else when it is.
     pub(super) fn follow(
         &mut self,
         ordinal: u64,
+        seen: Option<Cursor>,
         listener: Option<Listener>,
         reply: Reply<Started>,
         ctx: &mut Context<Self>,
@@ -137,6 +129,7 @@ impl Conversation {
         let Some(received) = stream.received() else {
             self.followers.push(Follower {
                 ordinal,
+                seen,
                 listener,
                 reply,
             });
@@ -149,8 +142,47 @@ impl Conversation {
             attachment: None,
             took: Took::Repeat,
         };
-        let started = self.listen_to(ordinal, started, listener, ctx);
+        let at = seen_of(stream, ordinal, seen);
+        let started = self.listen_to(ordinal, at, started, listener, ctx);
         answer(reply, started.map_err(Into::into));
+    }
+
+    /// Answers a repeat with its turn out of the history.
+    pub(super) fn tell_again(
+        &mut self,
+        stream: TurnStream,
+        seen: Option<Cursor>,
+        listener: Option<Listener>,
+        reply: Reply<Started>,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut started = Started {
+            turn: stream.turn(),
+            reply: stream.reply(),
+            message: stream.received().and_then(|received| received.message),
+            attachment: None,
+            took: Took::Repeat,
+        };
+        if let Some(listener) = listener {
+            let at = match listener.want {
+                Want::Everything => Some(seen_of(&stream, 0, seen)),
+                Want::Outcome => stream.last(0),
+            };
+            let history = at.and_then(|at| Backlog::of(stream, at));
+            let Some(history) = history else {
+                answer(reply, Err(EngineError::Restarted.into()));
+                return;
+            };
+            let events = (Position::default(), Some(history));
+            match self.subscribe(listener, Interest::History, events, ctx) {
+                Ok(attachment) => started.attachment = Some(attachment),
+                Err(error) => {
+                    answer(reply, Err(error.into()));
+                    return;
+                }
+            }
+        }
+        answer(reply, Ok(started));
     }
 
     /// The repeats that wait for a turn.
@@ -160,6 +192,32 @@ impl Conversation {
             .partition(|follower| follower.ordinal == ordinal);
         self.followers = rest;
         followers
+    }
+}
+
+fn told(stream: Option<TurnStream>) -> Known {
+    match stream {
+        Some(stream) => Known::Told(Box::new(stream)),
+        None => Known::Refused(EngineError::Restarted),
+    }
+}
+
+/// Where a repeat goes on that has seen a part; from the beginning where that cannot be told. One
+/// that has seen the end is told the end again, as that is what it waits for.
+fn seen_of(stream: &TurnStream, ordinal: u64, seen: Option<Cursor>) -> Position {
+    let start = Position {
+        ordinal,
+        ..Position::default()
+    };
+    let place = seen
+        .filter(|cursor| cursor.turn == stream.turn())
+        .and_then(|cursor| stream.place(ordinal, cursor).ok());
+    match place {
+        Some(place) if stream.is_told(place) && stream.ended() => {
+            stream.last(ordinal).unwrap_or(start)
+        }
+        Some(place) => place,
+        None => start,
     }
 }
 

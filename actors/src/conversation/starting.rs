@@ -79,7 +79,11 @@ impl Conversation {
         let again = match self.known(command.turn, &command.caller, command.key.as_ref()) {
             Known::No => None,
             Known::Turn(ordinal) => {
-                self.follow(ordinal, listener, reply, ctx);
+                self.follow(ordinal, command.seen, listener, reply, ctx);
+                return;
+            }
+            Known::Told(stream) => {
+                self.tell_again(*stream, command.seen, listener, reply, ctx);
                 return;
             }
             Known::Again { turn, attempt } => Some((turn, attempt)),
@@ -261,10 +265,11 @@ impl Conversation {
             .collect()
     }
 
-    /// Attaches the listener of a command to its turn, from the beginning.
+    /// Attaches the listener of a command to its turn.
     pub(super) fn listen_to(
         &mut self,
         ordinal: u64,
+        from: Position,
         mut started: Started,
         listener: Option<Listener>,
         ctx: &mut Context<Self>,
@@ -274,25 +279,22 @@ impl Conversation {
                 Want::Everything => Interest::Turn(ordinal),
                 Want::Outcome => Interest::Outcome(ordinal),
             };
-            let position = Position {
-                ordinal,
-                ..Position::default()
-            };
-            started.attachment = Some(self.subscribe(listener, interest, position, ctx)?);
+            started.attachment = Some(self.subscribe(listener, interest, (from, None), ctx)?);
         }
         Ok(started)
     }
 
     /// What a turn received, as the document has it.
     pub(super) fn received(&self, turn: TurnId) -> Received {
-        let messages = self
-            .document()
-            .and_then(|document| document.turn(turn))
+        let record = self.document().and_then(|document| document.turn(turn));
+        let messages = record
             .map(|record| record.received().to_vec())
             .unwrap_or_default();
+        let key = record.and_then(|record| record.key.as_ref());
         Received {
             message: message_id(&messages),
             messages,
+            key: key.map(|known| known.0.key.clone()),
         }
     }
 }

@@ -6,9 +6,11 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
+pub use places::{Misplaced, Passing};
+
 use super::{
     document::{TurnRecord, TurnState},
-    event::{Cursor, Event, EventBody, Outcome, Received},
+    event::{Cursor, Event, EventBody, Outcome, Received, Seen},
     message::StoredMessage,
     tool_calls,
 };
@@ -19,6 +21,8 @@ use crate::{
     log::entry::{CANCELLED, INTERRUPTED},
     provider::{RawJson, ReplyHead},
 };
+
+mod places;
 
 /// A place to read on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,20 +69,18 @@ const GROWTH_BYTES_MAX: usize = 1 << 20;
 pub struct TurnStream {
     turn: TurnId,
     reply: MessageId,
+    /// Tells this text from the same turn's told at another time.
+    epoch: u32,
     head: Arc<ReplyHead>,
     items: Vec<Item>,
+    /// The first item that passes members of a delta through.
+    first_delta: Option<usize>,
     shown: Shown,
-    audience: Audience,
 }
 
-/// Who is told a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Audience {
-    /// Everybody who watches the conversation.
-    Everybody,
-    /// Whoever asks for this turn: those who watch were told it when it happened.
-    Asker,
-}
+/// Set in the epochs of live text. Text told from the log has its attempt as its epoch: the same
+/// entries are told in the same items.
+const LIVE: u32 = 1 << 31;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
@@ -96,10 +98,11 @@ impl TurnStream {
         Self {
             turn,
             reply,
+            epoch: 0,
             head: Arc::default(),
             items: Vec::new(),
+            first_delta: None,
             shown: Shown::No,
-            audience: Audience::Everybody,
         }
     }
 
@@ -130,6 +133,7 @@ impl TurnStream {
     pub fn show(&mut self, received: Received) {
         self.items
             .insert(0, Item::Whole(EventBody::Received(received)));
+        self.first_delta = self.first_delta.map(|index| index + 1);
         self.shown = Shown::Yes;
     }
 
@@ -158,7 +162,7 @@ impl TurnStream {
         let timestamp = reply.map_or(ended.at, StoredMessage::timestamp);
         let turn = record.turn?;
         let mut stream = Self::new(turn, record.reply_id?);
-        stream.audience = Audience::Asker;
+        stream.epoch = ended.attempt;
         // The upstream's own id is not stored: the turn's stands for it.
         stream.set_head(Arc::new(ReplyHead {
             id: turn.to_string(),
@@ -170,6 +174,7 @@ impl TurnStream {
         stream.show(Received {
             message: received.last().and_then(StoredMessage::id),
             messages: received,
+            key: record.key.as_ref().map(|known| known.0.key.clone()),
         });
         let cut = ended.error.is_some()
             || [CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
@@ -250,6 +255,7 @@ impl TurnStream {
     /// Appends members of a delta that are passed through.
     pub fn push_delta(&mut self, members: RawJson) {
         let head = self.head.clone();
+        self.first_delta.get_or_insert(self.items.len());
         self.items
             .push(Item::Whole(EventBody::Delta { members, head }));
     }
@@ -366,7 +372,8 @@ impl TurnStream {
     }
 
     /// The next event at a position, of at most `bytes_max` bytes of text, and the position after it.
-    fn read(&self, at: Position, epoch: u32, bytes_max: usize) -> Option<(Event, Position)> {
+    #[must_use]
+    pub fn read(&self, at: Position, bytes_max: usize) -> Option<(Event, Position)> {
         if self.shown == Shown::No {
             return None;
         }
@@ -410,41 +417,8 @@ impl TurnStream {
                 }
             }
         };
-        let cursor = Cursor {
-            turn: self.turn,
-            epoch,
-            item: after.item,
-            byte: after.byte,
-        };
+        let cursor = self.cursor(after);
         Some((Event::new(self.turn, self.reply, cursor, body), after))
-    }
-
-    /// The position of a cursor of this turn; none if it lies beyond what there is.
-    fn locate(&self, ordinal: u64, cursor: Cursor) -> Option<Position> {
-        let mut offset = 0;
-        for (index, item) in self.items.iter().enumerate() {
-            let here = index as u64 == u64::from(cursor.item);
-            match item {
-                Item::Text(span) if here => {
-                    let text = span.as_str().get(..cursor.byte as usize)?;
-                    offset += decoded_len(text) as u64;
-                }
-                Item::Reasoning(span) if here => {
-                    span.as_str().get(..cursor.byte as usize)?;
-                }
-                Item::Text(span) => offset += decoded_len(span.as_str()) as u64,
-                Item::Reasoning(_) | Item::Whole(_) => {}
-            }
-            if here {
-                break;
-            }
-        }
-        (cursor.item as usize <= self.items.len()).then_some(Position {
-            ordinal,
-            item: cursor.item,
-            byte: cursor.byte,
-            offset,
-        })
     }
 }
 
@@ -482,18 +456,21 @@ impl Streams {
     }
 
     /// Adds a turn and tells its ordinal.
-    pub fn push(&mut self, stream: TurnStream) -> u64 {
+    pub fn push(&mut self, mut stream: TurnStream) -> u64 {
+        let ordinal = self.end();
+        // Two runs of a turn are two texts.
+        let low = u32::try_from(ordinal % u64::from(LIVE)).unwrap_or_default();
+        stream.epoch = LIVE | self.epoch.wrapping_add(low);
         self.turns.push_back(stream);
-        self.end() - 1
+        ordinal
     }
 
     /// Takes back a turn that was never shown. Only the newest ones are.
     pub fn remove(&mut self, ordinal: u64) -> Option<TurnStream> {
         let index = usize::try_from(ordinal.checked_sub(self.first)?).ok()?;
         let stream = self.turns.get_mut(index)?;
-        let (turn, reply) = (stream.turn, stream.reply);
-        // Its place stays, so that the ordinals after it hold; nobody is ever shown it.
-        let mut gone = TurnStream::new(turn, reply);
+        // Its place stays, so that the ordinals after it hold; nobody finds it or is ever shown it.
+        let mut gone = TurnStream::new(TurnId(uuid::Uuid::nil()), stream.reply);
         gone.shown = Shown::Whole;
         Some(std::mem::replace(stream, gone))
     }
@@ -526,21 +503,10 @@ impl Streams {
         Some(self.first + index as u64)
     }
 
-    /// Where a cursor points, if its turn is here and its epoch is ours.
-    #[must_use]
-    pub fn locate(&self, cursor: Cursor) -> Option<Position> {
-        if cursor.epoch != self.epoch {
-            return None;
-        }
-        // A copy that was told to somebody who asked later has other items.
-        let original = self.turns.iter().rposition(|stream| {
-            stream.turn == cursor.turn && stream.audience == Audience::Everybody
-        });
-        let ordinal = match original {
-            Some(index) => self.first + index as u64,
-            None => self.find(cursor.turn)?,
-        };
-        self.get(ordinal)?.locate(ordinal, cursor)
+    /// Where a cursor points, if its turn is here.
+    pub fn locate(&self, cursor: Cursor) -> Option<Result<Position, Misplaced>> {
+        let ordinal = self.find(cursor.turn)?;
+        Some(self.get(ordinal)?.place(ordinal, cursor))
     }
 
     /// The next event from a position on, across turns, and the position after it.
@@ -554,13 +520,13 @@ impl Streams {
         let mut here = at;
         let (event, after) = loop {
             let stream = self.get(here.ordinal)?;
-            match stream.read(here, self.epoch, bytes_max) {
+            match stream.read(here, bytes_max) {
                 Some(found) => break found,
                 None if stream.ended() => {
-                    here = self.for_watchers(Position {
+                    here = Position {
                         ordinal: here.ordinal + 1,
                         ..Position::default()
-                    });
+                    };
                 }
                 None => return None,
             }
@@ -570,32 +536,10 @@ impl Streams {
         Some((event, after))
     }
 
-    /// Where somebody who watches reads on: past the turns that were told to those who asked.
-    #[must_use]
-    pub fn for_watchers(&self, at: Position) -> Position {
-        let mut at = at;
-        while self
-            .get(at.ordinal)
-            .is_some_and(|stream| stream.audience == Audience::Asker)
-        {
-            at = Position {
-                ordinal: at.ordinal + 1,
-                ..Position::default()
-            };
-        }
-        at
-    }
-
     /// The position of a turn's last event, once it has ended.
     #[must_use]
     pub fn last_of(&self, ordinal: u64) -> Option<Position> {
-        let stream = self.get(ordinal)?;
-        stream.outcome()?;
-        Some(Position {
-            ordinal,
-            item: u32::try_from(stream.items.len()).ok()?.checked_sub(1)?,
-            ..Position::default()
-        })
+        self.get(ordinal)?.last(ordinal)
     }
 
     /// Forgets turns before `needed` that have ended, but keeps the last one that has.
@@ -663,6 +607,7 @@ mod tests {
         Received {
             messages: Vec::new(),
             message: None,
+            key: None,
         }
     }
 
@@ -719,7 +664,7 @@ mod tests {
                         if let Some((event, after)) = streams.read(at, bytes_max) {
                             take(&event, &mut ended);
                             // A cursor leads back to the very position it was given at.
-                            prop_assert_eq!(streams.locate(event.cursor), Some(after));
+                            prop_assert_eq!(streams.locate(event.cursor), Some(Ok(after)));
                             at = after;
                         }
                     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    backlog::{Backlog, Rest},
     event::Event,
     stream::{Position, Streams},
 };
@@ -23,6 +24,8 @@ pub enum Interest {
     Outcome(u64),
     /// Every event of every turn.
     All,
+    /// Only what it was given of the history.
+    History,
 }
 
 /// A session's place in the stream.
@@ -31,6 +34,8 @@ pub struct Subscriber<S> {
     /// Where its events go.
     pub sink: S,
     interest: Interest,
+    /// What of the history is told before anything else.
+    backlog: Option<Box<Backlog>>,
     position: Position,
     credit: u32,
     /// Since when there is something to send but no credit.
@@ -93,6 +98,7 @@ impl<S> Subscribers<S> {
             Subscriber {
                 sink,
                 interest,
+                backlog: None,
                 position,
                 credit,
                 waiting_since: None,
@@ -100,6 +106,13 @@ impl<S> Subscribers<S> {
             },
         );
         key
+    }
+
+    /// Gives one a part of the history, to be told before anything else.
+    pub fn tell_first(&mut self, key: SubscriberKey, backlog: Box<Backlog>) {
+        if let Some(subscriber) = self.all.get_mut(&key) {
+            subscriber.backlog = Some(backlog);
+        }
     }
 
     /// Removes one.
@@ -148,10 +161,12 @@ impl<S> Subscribers<S> {
     #[must_use]
     pub fn oldest_needed(&self, end: u64) -> u64 {
         let needed = |subscriber: &Subscriber<S>| match subscriber.interest {
-            Interest::Turn(ordinal) | Interest::Outcome(ordinal) => ordinal,
-            Interest::All => subscriber.position.ordinal,
+            Interest::Turn(ordinal) | Interest::Outcome(ordinal) => Some(ordinal),
+            Interest::All => Some(subscriber.position.ordinal),
+            Interest::History => None,
         };
-        self.all.values().map(needed).min().unwrap_or(end).min(end)
+        let oldest = self.all.values().filter_map(needed).min();
+        oldest.unwrap_or(end).min(end)
     }
 
     /// Sends one subscriber what its credit allows.
@@ -224,13 +239,15 @@ impl<S> Subscriber<S> {
                 };
                 self.position = position;
             }
-            Interest::Turn(_) | Interest::All => {}
+            Interest::Turn(_) | Interest::All | Interest::History => {}
         }
         loop {
-            if self.interest == Interest::All {
-                self.position = streams.for_watchers(self.position);
-            }
-            let Some((event, after)) = streams.read(self.position, bytes_max) else {
+            let next = match &self.backlog {
+                Some(backlog) => backlog.read(bytes_max),
+                None if self.interest == Interest::History => return Next::Remove,
+                None => streams.read(self.position, bytes_max),
+            };
+            let Some((event, after)) = next else {
                 self.waiting_since = None;
                 return Next::Keep;
             };
@@ -240,7 +257,7 @@ impl<S> Subscriber<S> {
             }
             let last_wanted = match self.interest {
                 Interest::Turn(_) | Interest::Outcome(_) => event.is_last(),
-                Interest::All => false,
+                Interest::All | Interest::History => false,
             };
             match send(&self.sink, event) {
                 Sent::Yes => {}
@@ -251,7 +268,14 @@ impl<S> Subscriber<S> {
                 Sent::Gone => return Next::Remove,
             }
             self.credit -= 1;
-            self.position = after;
+            match &mut self.backlog {
+                Some(backlog) => {
+                    if backlog.told(after) == Rest::Nothing {
+                        self.backlog = None;
+                    }
+                }
+                None => self.position = after,
+            }
             if last_wanted {
                 return Next::Remove;
             }
@@ -296,6 +320,7 @@ mod tests {
         streams.get_mut(ordinal).unwrap().show(Received {
             messages: Vec::new(),
             message: None,
+            key: None,
         });
         ordinal
     }
@@ -413,14 +438,17 @@ mod tests {
             ordinal,
             ..Position::default()
         };
-        // One that waits for the next turn, and one that has read a turn to its end.
-        subscribers.add("waits", Interest::All, at(1), 99);
-        subscribers.add("has read", Interest::All, at(0), 99);
+        // One that waits for the next turn, and one that reads the same again first.
+        subscribers.add("watches", Interest::All, at(0), 99);
         let before = shown(&mut streams);
         streams.get_mut(before).unwrap().end(outcome());
         subscribers.pump_all(&mut streams, 64, Instant::now(), send);
-        let again = streams.push(TurnStream::from_record(&record).unwrap());
-        subscribers.add("asked", Interest::Turn(again), at(again), 99);
+        for (who, interest) in [("asks", Interest::History), ("resumes", Interest::All)] {
+            let key = subscribers.add(who, interest, at(1), 99);
+            let told = TurnStream::from_record(&record).unwrap();
+            subscribers.tell_first(key, Backlog::of(told, Position::default()).unwrap());
+        }
+        subscribers.pump_all(&mut streams, 64, Instant::now(), send);
         let after = shown(&mut streams);
         subscribers.pump_all(&mut streams, 64, Instant::now(), send);
 
@@ -435,9 +463,11 @@ mod tests {
             turns
         };
         let turn_at = |ordinal| streams.get(ordinal).unwrap().turn();
-        assert_eq!(turns_of("asked"), [turn_at(again)]);
-        assert_eq!(turns_of("waits"), [turn_at(after)]);
-        assert_eq!(turns_of("has read"), [turn_at(before), turn_at(after)]);
+        let told = record.turn.unwrap();
+        assert_eq!(turns_of("asks"), [told]);
+        assert_eq!(turns_of("resumes"), [told, turn_at(after)]);
+        assert_eq!(turns_of("watches"), [turn_at(before), turn_at(after)]);
+        assert_eq!(subscribers.len(), 2);
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use idol_actors::{
-    conversation::command::{
-        Attach, Attachment, Begin, From, Listener, StartTurn, Started, Took, Want,
+    conversation::{
+        command::{
+            Attach, Attachment, Begin, From, Listener, Manner, Resume, Resumed, Said, StartTurn,
+            Started, Took, Want,
+        },
+        event::Cursor,
+        stream::Passing,
     },
     error::EngineError,
     handle::ConversationHandle,
-    id::TurnId,
+    id::{MessageId, TurnId},
     limits,
 };
 
@@ -50,6 +55,18 @@ impl WsSession {
                         None => ctx.text(socket::refused(&Refused::no_conversation())),
                     }
                 }
+                ClientMessage::Resume {
+                    conversation,
+                    after,
+                    cursor,
+                    reasoning,
+                } => match conversation.or_else(|| self.current.clone()) {
+                    Some(named) => {
+                        self.current = Some(named.clone());
+                        self.resume(named, after, cursor, reasoning, ctx);
+                    }
+                    None => ctx.text(socket::refused(&Refused::no_conversation())),
+                },
                 ClientMessage::Start {
                     conversation,
                     message,
@@ -189,8 +206,110 @@ impl WsSession {
         }));
     }
 
+    /// Goes on where the client had come to; from then on it watches the conversation.
+    fn resume(
+        &mut self,
+        named: Named,
+        after: Said<MessageId>,
+        cursor: Said<Cursor>,
+        reasoning: Reasoning,
+        ctx: &mut Ctx,
+    ) {
+        let known = self.watched.iter().any(|it| it.named.id == named.id);
+        if !known && self.watched.len() >= limits::WATCHED_MAX {
+            ctx.text(socket::refused(&Refused::watching_too_many()));
+            return;
+        }
+        self.busy = Busy::Yes;
+        let number = self.number_attachment();
+        let command = Resume {
+            after,
+            ..self.resumption(cursor, reasoning, Manner::CaughtUp)
+        };
+        // Held back, so that what was missed is told before any event.
+        let listener = self.listener(number, 0, ctx);
+        self.book.borrow_mut().expect(number, Given::Nothing);
+        let conversation = self.handle_of(&named);
+        let resume = async move { conversation.resume(command, listener).await };
+        ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
+            match resumed {
+                Ok(resumed) => act.resumed(number, named, reasoning, resumed, ctx),
+                Err(error) => {
+                    act.book.borrow_mut().close(number);
+                    ctx.text(socket::turn_error(&named.spelled, None, &error));
+                }
+            }
+            act.ready(ctx);
+        }));
+    }
+
+    /// What follows comes over this attachment, and over no earlier one.
+    pub(super) fn resumed(
+        &mut self,
+        number: u64,
+        named: Named,
+        reasoning: Reasoning,
+        resumed: Resumed,
+        ctx: &mut Ctx,
+    ) {
+        let (spelled, timestamps) = (&named.spelled, self.server.timestamps);
+        if let Some(reset) = &resumed.reset {
+            ctx.text(socket::reset(spelled, reset));
+        }
+        if let Some(caught_up) = &resumed.caught_up {
+            ctx.text(socket::resumed(spelled, caught_up, timestamps));
+        }
+        let earlier = self.watched.iter().position(|it| it.named.id == named.id);
+        if let Some(earlier) = earlier {
+            let earlier = self.watched.swap_remove(earlier);
+            if earlier.attachment != number {
+                self.book.borrow_mut().close(earlier.attachment);
+            }
+        }
+        // Own turns that are over were told among the messages.
+        self.own.retain(|own| {
+            own.via == Via::Attachment
+                || own.named.id != named.id
+                || resumed.open.contains(&own.turn)
+        });
+        let under_way = resumed.caught_up.as_ref().and_then(|it| it.turn.as_ref());
+        let (cursor, turn) = (
+            resumed.caught_up.as_ref().map(|it| it.cursor),
+            under_way.map(|it| it.turn),
+        );
+        self.watch(number, named, reasoning);
+        if let Some(watched) = self.watched.last_mut() {
+            watched.cursor = cursor;
+            watched.under_way = turn.filter(|turn| !watched.told_elsewhere.contains(turn));
+        }
+        self.attached(number, resumed.attachment, ctx);
+        self.book.borrow_mut().release_held(number);
+        self.advance(ctx);
+    }
+
+    pub(super) fn resumption(
+        &self,
+        cursor: Said<Cursor>,
+        reasoning: Reasoning,
+        manner: Manner,
+    ) -> Resume {
+        Resume {
+            caller: self.caller.clone(),
+            after: Said::Nothing,
+            cursor,
+            manner,
+            passing: match reasoning {
+                Reasoning::Hidden => Passing::Reasoning,
+                Reasoning::Shown => Passing::Silence,
+            },
+        }
+    }
+
     fn watch(&mut self, attachment: u64, named: Named, reasoning: Reasoning) {
-        let own = self.own.iter().filter(|own| own.named.id == named.id);
+        let own = self.own.iter().filter(|own| {
+            // A watch that takes the place of another tells what that one told.
+            own.named.id == named.id && own.via == Via::Attachment
+        });
         let told_elsewhere = own.map(|own| own.turn).collect();
         self.watched.push(Watched {
             attachment,
@@ -344,7 +463,7 @@ impl WsSession {
         }
     }
 
-    fn listener(&self, attachment: u64, credit: u32, ctx: &mut Ctx) -> Listener {
+    pub(super) fn listener(&self, attachment: u64, credit: u32, ctx: &mut Ctx) -> Listener {
         Listener {
             attachment,
             sink: ctx.address().recipient(),
@@ -354,7 +473,7 @@ impl WsSession {
     }
 
     /// Notes an attachment that was asked for, and listens for its end.
-    fn attached(&self, number: u64, mut attachment: Attachment, ctx: &mut Ctx) {
+    pub(super) fn attached(&self, number: u64, mut attachment: Attachment, ctx: &mut Ctx) {
         let lifeline = attachment.lifeline();
         ctx.spawn(lifeline.into_actor(self).map(move |why, _, ctx| {
             ctx.notify(Broken {

@@ -1,9 +1,10 @@
 //! Telling a client what happens in its conversations.
 
+use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use bytestring::ByteString;
 use idol_actors::{
     conversation::{
-        command::{Deliver, Detached, From},
+        command::{Deliver, Detached, From, Manner, Said},
         event::{Event, EventBody, Transport},
     },
     error::EngineError,
@@ -12,9 +13,12 @@ use idol_actors::{
 };
 
 use super::{Broken, Ctx, Own, Via, Wanted, Watched, WsSession};
-use crate::wire::{
-    chat::Named,
-    socket::{self, Reasoning},
+use crate::{
+    session::Given,
+    wire::{
+        chat::Named,
+        socket::{self, Reasoning},
+    },
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,10 +133,7 @@ impl WsSession {
                     ctx.text(socket::message_received(&named.spelled, event, id));
                 }
                 Whose::Others => {
-                    let user_message = |message| {
-                        socket::user_message(&named.spelled, event.turn, message, timestamps)
-                    };
-                    for text in received.messages.iter().filter_map(user_message) {
+                    for text in socket::user_messages(&named.spelled, event, received, timestamps) {
                         ctx.text(text);
                     }
                 }
@@ -219,20 +220,46 @@ impl WsSession {
                     self.fail(number, msg.error(), ctx);
                 }
             }
-        } else if let Some(watched) = self.watched.iter().find(|it| it.attachment == number) {
-            let named = watched.named.clone();
-            match (msg.why, watched.cursor) {
-                (Detached::Stalled, Some(cursor)) => {
-                    let failed = move |act: &mut Self, error, ctx: &mut Ctx| match error {
-                        EngineError::NotFound => act.watch_over(number, error, ctx),
-                        _gone => act.watch_lost(number, ctx),
-                    };
-                    self.attach_again(number, &named, From::Cursor(cursor), failed, ctx);
-                }
-                (Detached::Deleted, _) => self.watch_over(number, msg.error(), ctx),
-                (Detached::Stalled | Detached::Lost, _) => self.watch_lost(number, ctx),
+        } else if self.watched.iter().any(|it| it.attachment == number) {
+            match msg.why {
+                Detached::Deleted => self.watch_over(number, msg.error(), ctx),
+                Detached::Stalled | Detached::Lost => self.watch_on(number, ctx),
             }
         }
+    }
+
+    /// The attachment of a watch has ended: goes on where it had come to.
+    fn watch_on(&mut self, number: u64, ctx: &mut Ctx) {
+        let Some(watched) = self.watched.iter().find(|it| it.attachment == number) else {
+            return;
+        };
+        let Some(cursor) = watched.cursor else {
+            self.watch_lost(number, ctx);
+            return;
+        };
+        let (named, reasoning) = (watched.named.clone(), watched.reasoning);
+        let command = self.resumption(Said::This(cursor), reasoning, Manner::Events);
+        // Held back, so that a reset is told before any event.
+        self.book.borrow_mut().expect(number, Given::Nothing);
+        let listener = self.listener(number, 0, ctx);
+        let conversation = self.handle_of(&named);
+        let resume = async move { conversation.resume(command, listener).await };
+        ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
+            let watches = act.watched.iter().any(|it| it.attachment == number);
+            match resumed {
+                // It was left, or resumed by its client, in the meantime.
+                Ok(_unwanted) if !watches => act.book.borrow_mut().close(number),
+                Ok(resumed) if resumed.caught_up.is_some() => {
+                    act.resumed(number, named, reasoning, resumed, ctx);
+                }
+                Ok(resumed) => {
+                    act.attached(number, resumed.attachment, ctx);
+                    act.book.borrow_mut().release_held(number);
+                }
+                Err(error @ EngineError::NotFound) => act.watch_over(number, error, ctx),
+                Err(_gone) => act.watch_lost(number, ctx),
+            }
+        }));
     }
 
     /// Events of a watched conversation are lost: says so, and watches on from now.

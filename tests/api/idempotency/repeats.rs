@@ -6,6 +6,13 @@ use serde_json::{Value, json};
 use super::{KEY, chat, content, essence, post, stream};
 use crate::helpers::{DEADLINE, Events, Setup, TestApp, refused, say, text_of, until};
 
+/// An event without its place, which is another one in text that is told again.
+fn unplaced(event: &Value) -> Value {
+    let mut event = event.clone();
+    event.as_object_mut().unwrap().remove("cursor");
+    event
+}
+
 /// The events of a stream but its chunks, which may be cut in any way.
 fn frame(events: &[Value]) -> Vec<&Value> {
     let framing = |event: &&Value| event["type"].is_string();
@@ -182,7 +189,7 @@ async fn a_turn_that_broke_off_with_some_text_is_returned_as_it_stands() {
         assert_eq!(content(&answer), reply_text(0, 4));
         assert_eq!(answer["choices"][0]["finish_reason"], "error");
         let events = stream(app, KEY, &body).await.all().await;
-        assert_eq!(events[0], broken[0]);
+        assert_eq!(unplaced(&events[0]), unplaced(&broken[0]));
         assert_eq!(text_of(&events), reply_text(0, 4));
         let done = events.last().unwrap();
         assert_eq!(

@@ -138,25 +138,20 @@ async fn a_message_sent_twice_at_once_is_told_twice_in_turn() {
         }
 
         let first = turn(&mut socket, "hi").await;
-        let mut rest = [
-            turn_of_any(&mut socket).await,
-            turn_of_any(&mut socket).await,
-        ];
-        // Those that a watch tells come when they happen, the repeat when it is its turn.
-        rest.sort_by_key(|told| told[0]["client_message_id"] == "ho");
-
-        assert_same(&first, &rest[0]);
-        assert_ne!(first[0]["turn_id"], rest[1][0]["turn_id"]);
+        let mut rest = socket.until("response_complete").await;
+        rest.extend(socket.until("response_complete").await);
+        // What a watch tells comes when it happens, the repeat when it is its turn.
+        let again = |told: &Value| told["turn_id"] == first[0]["turn_id"];
+        let (again, other): (Vec<_>, Vec<_>) = rest.into_iter().partition(again);
+        for told in [&again, &other] {
+            assert_eq!(course(told), TURN, "{told:?}");
+        }
+        assert_same(&first, &again);
+        assert_eq!(other[0]["client_message_id"], "ho");
         assert_silent(&mut socket).await;
         assert_eq!(app.said(&id).await.len(), 4);
     }
     assert_eq!(app.simulator.chat_requests().len(), 4);
-}
-
-async fn turn_of_any(socket: &mut Socket) -> Vec<Value> {
-    let told = socket.until("response_complete").await;
-    assert_eq!(course(&told), TURN, "{told:?}");
-    told
 }
 
 #[tokio::test]

@@ -1,0 +1,343 @@
+//! Listening again from where somebody had come: to the byte, across restarts.
+//!
+//! A cursor is looked for among the turns that are kept for showing, then in the history. What
+//! cannot be gone on from is said so, and the conversation is told as it stands.
+
+use std::collections::VecDeque;
+
+use actix::Context;
+
+use super::{
+    Conversation,
+    backlog::Backlog,
+    command::{
+        CaughtUp, Earlier, Listener, Manner, Reset, ResetReason, Resume, Resumed, Said, UnderWay,
+    },
+    document::{Document, TurnRecord},
+    event::Cursor,
+    message::StoredMessage,
+    stream::{Misplaced, Passing, Position, TurnStream},
+    subscribers::Interest,
+};
+use crate::{
+    error::EngineError,
+    id::{MessageId, TurnId},
+    limits,
+};
+
+/// Where a cursor leads.
+enum Lead {
+    /// There is none, or it tells nothing of what is under way.
+    Nowhere,
+    /// Before every turn.
+    Start,
+    /// Into a turn that is kept for showing.
+    Kept(Position),
+    /// Into a turn of the history.
+    History(Box<TurnStream>, Position),
+    /// It cannot be gone on from.
+    Lost(Reset),
+}
+
+/// From which message on somebody is told.
+#[derive(Clone, Copy)]
+enum Since {
+    Message(MessageId),
+    /// From the reply of this turn on.
+    Reply(TurnId),
+    /// Behind this turn.
+    Turn(TurnId),
+    Beginning,
+    /// Nothing is known: the newest ones.
+    Newest,
+}
+
+/// Events to be told, and what of the history comes before them.
+type Events = (Position, Option<Box<Backlog>>);
+
+impl Conversation {
+    pub(super) fn resume(
+        &mut self,
+        command: &Resume,
+        listener: Listener,
+        ctx: &mut Context<Self>,
+    ) -> Result<Resumed, EngineError> {
+        let document = self.document().ok_or(EngineError::NotFound)?;
+        if !command.caller.may_use(document.user_id()) {
+            return Err(EngineError::NotFound);
+        }
+        let mut lead = self.lead(command.cursor);
+        if command.manner == Manner::Events {
+            lead = match self.events_from(lead) {
+                Ok(events) => {
+                    let attachment = self.subscribe(listener, Interest::All, events, ctx)?;
+                    return Ok(Resumed {
+                        attachment,
+                        reset: None,
+                        caught_up: None,
+                        open: self.open_turns(),
+                    });
+                }
+                Err(lead) => lead,
+            };
+        }
+        let (position, turn) = self.under_way(&lead, command.passing);
+        let (messages, earlier, lost) = self.messages_since(self.since(&lead, command.after));
+        let cursor = match &turn {
+            Some(turn) => turn.cursor,
+            None => self.end_of_last_turn(),
+        };
+        let reset = match (lead, command.after) {
+            (Lead::Lost(reset), _) => Some(reset),
+            (_, Said::Nonsense) => Some(Reset::new(ResetReason::UnknownMessage)),
+            _ => lost.map(Reset::new),
+        };
+        let attachment = self.subscribe(listener, Interest::All, (position, None), ctx)?;
+        Ok(Resumed {
+            attachment,
+            reset,
+            caught_up: Some(CaughtUp {
+                messages,
+                earlier,
+                turn,
+                cursor,
+            }),
+            open: self.open_turns(),
+        })
+    }
+
+    fn lead(&self, cursor: Said<Cursor>) -> Lead {
+        let cursor = match cursor {
+            Said::Nothing => return Lead::Nowhere,
+            Said::Nonsense => return Lead::Lost(Reset::new(ResetReason::NotACursor)),
+            Said::This(cursor) if cursor.turn == Cursor::START.turn => return Lead::Start,
+            Said::This(cursor) => cursor,
+        };
+        let misplaced = match self.streams.locate(cursor) {
+            Some(Ok(position)) => {
+                // One whose turn waits tells nothing of the turn that runs.
+                let waits = position.ordinal > self.first_untold();
+                return match waits {
+                    true => Lead::Nowhere,
+                    false => Lead::Kept(position),
+                };
+            }
+            Some(Err(misplaced)) => misplaced,
+            None => {
+                let record = self.document().and_then(|it| it.turn(cursor.turn));
+                let Some(stream) = record.and_then(TurnStream::retold) else {
+                    return Lead::Lost(Reset::new(ResetReason::UnknownTurn));
+                };
+                match stream.place(0, cursor) {
+                    Ok(at) => return Lead::History(Box::new(stream), at),
+                    Err(misplaced) => misplaced,
+                }
+            }
+        };
+        let (reason, kept) = match misplaced {
+            Misplaced::Beyond { kept } => (ResetReason::BeyondText, kept),
+            Misplaced::Untellable => (ResetReason::Retold, 0),
+        };
+        Lead::Lost(Reset {
+            reason,
+            turn: Some((cursor.turn, kept)),
+        })
+    }
+
+    /// The turn that runs; none does: the next one.
+    fn first_untold(&self) -> u64 {
+        let running = self.running.as_ref().map(|running| running.ordinal);
+        running.unwrap_or_else(|| self.streams.end())
+    }
+
+    /// Every event behind a place; the place back if they cannot be told.
+    fn events_from(&self, lead: Lead) -> Result<Events, Lead> {
+        let (first, at) = match lead {
+            Lead::Kept(position) => return Ok((position, None)),
+            Lead::History(stream, at) => (Some(*stream), at),
+            Lead::Start => (None, Position::default()),
+            Lead::Nowhere | Lead::Lost(_) => return Err(lead),
+        };
+        let turns = self.document().map(Document::turns).unwrap_or_default();
+        let behind = match &first {
+            Some(stream) => turns
+                .iter()
+                .rposition(|record| record.turn == Some(stream.turn()))
+                .map_or(turns, |index| &turns[index + 1..]),
+            None => turns,
+        };
+        let kept = |record: &&TurnRecord| {
+            let turn = record.turn;
+            turn.is_none_or(|turn| self.streams.find(turn).is_none())
+        };
+        let told: VecDeque<_> = first
+            .into_iter()
+            .chain(behind.iter().filter(kept).filter_map(TurnStream::retold))
+            .take(limits::RESUME_TURNS_MAX + 1)
+            .collect();
+        if told.len() > limits::RESUME_TURNS_MAX {
+            return Err(Lead::Lost(Reset::new(ResetReason::TooFarBehind)));
+        }
+        let position = Position {
+            ordinal: self.streams.ordinals().start,
+            ..Position::default()
+        };
+        Ok((position, Backlog::new(told, at)))
+    }
+
+    /// The text of the turn that runs, from a place on, and where its events go on.
+    fn under_way(&self, lead: &Lead, passing: Passing) -> (Position, Option<UnderWay>) {
+        let ordinal = self.first_untold();
+        let next = Position {
+            ordinal,
+            ..Position::default()
+        };
+        // Before its acceptance is synced nothing of it is shown; it will be, as events.
+        let stream = self.streams.get(ordinal);
+        let Some(stream) = stream.filter(|stream| stream.received().is_some()) else {
+            return (next, None);
+        };
+        let start = Position {
+            ordinal,
+            ..stream.start_of_reply()
+        };
+        let from = match lead {
+            Lead::Kept(position) if position.ordinal == ordinal && position.item >= start.item => {
+                *position
+            }
+            _ => start,
+        };
+        let bytes_max = match self.is_paused() {
+            true => 0,
+            false => limits::RESUME_TEXT_BYTES_MAX,
+        };
+        let (text, position, cursor) = stream.text_run(from, passing, bytes_max);
+        let turn = UnderWay {
+            turn: stream.turn(),
+            reply: stream.reply(),
+            text,
+            offset: from.offset,
+            cursor,
+        };
+        (position, Some(turn))
+    }
+
+    fn since(&self, lead: &Lead, after: Said<MessageId>) -> Since {
+        match (after, lead) {
+            (Said::This(message), _) => Since::Message(message),
+            (Said::Nonsense, _) | (Said::Nothing, Lead::Nowhere) => Since::Newest,
+            (Said::Nothing, Lead::Start) => Since::Beginning,
+            (Said::Nothing, Lead::Kept(position)) => match self.streams.get(position.ordinal) {
+                Some(stream) if stream.ended() && !stream.is_told(*position) => {
+                    Since::Reply(stream.turn())
+                }
+                Some(stream) => Since::Turn(stream.turn()),
+                None => Since::Newest,
+            },
+            (Said::Nothing, Lead::History(stream, at)) => match stream.is_told(*at) {
+                true => Since::Turn(stream.turn()),
+                false => Since::Reply(stream.turn()),
+            },
+            (Said::Nothing, Lead::Lost(reset)) => reset
+                .turn
+                .map_or(Since::Newest, |(turn, _kept)| Since::Reply(turn)),
+        }
+    }
+
+    /// Messages of turns that are over, and of the one that runs; what waits comes as events.
+    ///
+    /// Where that is too much, or what it is to begin behind is not there: the newest ones, and why.
+    fn messages_since(&self, since: Since) -> (Vec<StoredMessage>, Earlier, Option<ResetReason>) {
+        let runs = self.first_untold();
+        let shown = |record: &&TurnRecord| {
+            let ordinal = record.turn.and_then(|turn| self.streams.find(turn));
+            !record.is_open() || ordinal.is_some_and(|ordinal| ordinal <= runs)
+        };
+        let turns = self.document().map(Document::turns).unwrap_or_default();
+        let turns: Vec<&TurnRecord> = turns.iter().filter(shown).collect();
+        let messages = || turns.iter().flat_map(|record| &record.messages);
+        let total = messages().count();
+        let behind = |wanted: TurnId| {
+            let index = turns.iter().rposition(|it| it.turn == Some(wanted))?;
+            let before = turns[..=index].iter().map(|it| it.messages.len());
+            Some((before.sum::<usize>(), turns[index].reply().is_some()))
+        };
+        let first = match since {
+            Since::Beginning => Ok(0),
+            Since::Newest => Err(None),
+            Since::Message(id) => messages()
+                .position(|message| message.id() == Some(id))
+                .map(|index| index + 1)
+                .ok_or(Some(ResetReason::UnknownMessage)),
+            Since::Turn(turn) => behind(turn).map(|(end, _)| end).ok_or(None),
+            Since::Reply(turn) => behind(turn)
+                .map(|(end, has_reply)| end - usize::from(has_reply))
+                .ok_or(None),
+        };
+        let bytes: usize = match first {
+            Ok(first) => messages().skip(first).map(StoredMessage::bytes).sum(),
+            Err(_) => 0,
+        };
+        let lost = match first {
+            Ok(first)
+                if total - first <= limits::RESUME_MESSAGES_MAX
+                    && bytes <= limits::RESUME_BYTES_MAX =>
+            {
+                let earlier = match first {
+                    0 => Earlier::No,
+                    _ => Earlier::Yes,
+                };
+                return (messages().skip(first).cloned().collect(), earlier, None);
+            }
+            Ok(_too_much) => Some(ResetReason::TooFarBehind),
+            Err(lost) => lost,
+        };
+        let mut room = limits::RESUME_BYTES_MAX;
+        let mut newest: Vec<StoredMessage> = turns
+            .iter()
+            .rev()
+            .flat_map(|record| record.messages.iter().rev())
+            .take(limits::RESUME_NEWEST)
+            .take_while(|message| {
+                let fits = message.bytes() <= room;
+                room = room.saturating_sub(message.bytes());
+                fits
+            })
+            .cloned()
+            .collect();
+        newest.reverse();
+        let earlier = match newest.len() < total {
+            true => Earlier::Yes,
+            false => Earlier::No,
+        };
+        (newest, earlier, lost)
+    }
+
+    fn end_of_last_turn(&self) -> Cursor {
+        let runs = self.first_untold();
+        let kept = (self.streams.ordinals().start..runs)
+            .rev()
+            .filter_map(|ordinal| self.streams.get(ordinal))
+            .find(|stream| stream.outcome().is_some())
+            .map(TurnStream::turn);
+        let turns = self.document().map(Document::turns).unwrap_or_default();
+        let ended = || {
+            let mut ended = turns.iter().rev().filter(|record| !record.is_open());
+            ended.find_map(|record| record.turn)
+        };
+        kept.or_else(ended).map_or(Cursor::START, Cursor::end_of)
+    }
+
+    /// The turns that run or wait.
+    fn open_turns(&self) -> Vec<TurnId> {
+        let running = self.running.iter().map(|running| running.turn);
+        let waiting = self.waiting.iter().map(|waiting| waiting.turn);
+        running.chain(waiting).collect()
+    }
+}
+
+impl Reset {
+    fn new(reason: ResetReason) -> Self {
+        Self { reason, turn: None }
+    }
+}

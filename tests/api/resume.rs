@@ -1,0 +1,185 @@
+//! Going on where a client had come to: over sockets and streams of events, to the byte.
+
+use serde_json::{Value, json};
+
+use crate::helpers::{Socket, TestApp, within};
+
+pub mod event_source;
+mod killed;
+mod sockets;
+mod storms;
+mod streams;
+
+/// `resume`, with what the client has.
+pub fn resume(conversation: &str, has: &[(&str, &Value)]) -> Value {
+    let mut message = json!({"type": "resume", "conversation_id": conversation});
+    for (name, value) in has {
+        message[*name] = (*value).clone();
+    }
+    message
+}
+
+/// A socket that goes on, and the `resumed` that it is told.
+async fn resumed(app: &TestApp, conversation: &str, has: &[(&str, &Value)]) -> (Socket, Value) {
+    let mut socket = app.socket().await;
+    socket.send(resume(conversation, has)).await;
+    let resumed = socket.next().await;
+    assert_eq!(resumed["type"], "resumed", "{resumed}");
+    (socket, resumed)
+}
+
+/// Reads until so many bytes of reply text have come.
+async fn until_text(socket: &mut Socket, bytes: usize) -> Vec<Value> {
+    let mut messages = Vec::new();
+    while content_of(&messages).len() < bytes {
+        messages.push(socket.next().await);
+    }
+    messages
+}
+
+/// The text of the chunks among these messages.
+fn content_of(messages: &[Value]) -> String {
+    messages
+        .iter()
+        .filter(|message| message["type"] == "chunk")
+        .map(|chunk| chunk["content"].as_str().unwrap())
+        .collect()
+}
+
+/// A conversation as a client puts it together from what it is told.
+///
+/// It knows no more than the wire says: messages by their ids; the text of a reply grows by chunks,
+/// each of which says where it begins; a `reset` says how much of a text holds.
+#[derive(Debug, Default, Clone)]
+pub struct Picture {
+    /// Role, id and text, in order.
+    pub messages: Vec<(String, Value, String)>,
+    /// Ids of replies that have ended, and how.
+    pub ended: Vec<(Value, Value)>,
+    /// The reply that is being told: its turn and its id.
+    reply: Option<(Value, Value)>,
+    /// The turn of a request that came again: it is told from the beginning, to who asked.
+    retold: Option<Value>,
+    /// The last place.
+    pub cursor: Option<Value>,
+}
+
+impl Picture {
+    /// Takes a message of the socket, or an event of the stream.
+    pub fn take(&mut self, told: &Value) {
+        if told["cursor"].is_string() {
+            self.cursor = Some(told["cursor"].clone());
+        }
+        match told["type"].as_str().unwrap() {
+            "user_message" => {
+                let text = told["content"].as_str().unwrap();
+                self.add("user", &told["message_id"], text);
+            }
+            // The client knows what it said.
+            "message_received" => self.retold = Some(told["turn_id"].clone()),
+            "response_start" => {
+                self.reply = Some((told["turn_id"].clone(), told["message_id"].clone()));
+            }
+            "chunk" => self.grow(told["offset"].as_u64().unwrap(), &told["content"]),
+            "response_complete" => {
+                self.reply = None;
+                self.retold = None;
+                if told["message_id"].is_string() {
+                    let end = (told["message_id"].clone(), told["finish_reason"].clone());
+                    self.ended.push(end);
+                }
+            }
+            "reset" => self.reset(told),
+            "resumed" => {
+                for message in told["messages"].as_array().unwrap() {
+                    let text = message["content"].as_str().unwrap_or_default();
+                    self.add(message["role"].as_str().unwrap(), &message["id"], text);
+                    if message["role"] == "assistant" {
+                        self.ended
+                            .push((message["id"].clone(), message["finish_reason"].clone()));
+                    }
+                }
+                if let Some(turn) = told.get("turn") {
+                    self.reply = Some((turn["turn_id"].clone(), turn["message_id"].clone()));
+                    self.grow(turn["offset"].as_u64().unwrap(), &turn["content"]);
+                }
+            }
+            // It ends a turn, or is about something that was asked.
+            "error" => {
+                if told["turn_id"].is_string() {
+                    (self.reply, self.retold) = (None, None);
+                }
+            }
+            "seam" | "pong" | "conversation_started" | "reasoning" | "history_truncated" => {}
+            other => panic!("not expected: {other}: {told}"),
+        }
+    }
+
+    /// A message is there, or whole.
+    pub fn add(&mut self, role: &str, id: &Value, text: &str) {
+        match self.messages.iter_mut().find(|known| known.1 == *id) {
+            // It has been whole before, or is whole now.
+            Some(known) => {
+                assert!(text.starts_with(&known.2), "{known:?} is now {text:?}");
+                text.clone_into(&mut known.2);
+            }
+            None => self.messages.push((role.into(), id.clone(), text.into())),
+        }
+    }
+
+    fn grow(&mut self, offset: u64, text: &Value) {
+        let text = text.as_str().unwrap();
+        let (turn, id) = self.reply.clone().expect("text of no reply");
+        let position = self.messages.iter().position(|known| known.1 == id);
+        let position = position.unwrap_or_else(|| {
+            self.messages.push(("assistant".into(), id, String::new()));
+            self.messages.len() - 1
+        });
+        let known = &mut self.messages[position].2;
+        if self.retold == Some(turn) && offset < known.len() as u64 {
+            let again = &known[usize::try_from(offset).unwrap()..];
+            let both = again.len().min(text.len());
+            assert_eq!(again[..both], text[..both], "told again, and otherwise");
+            known.push_str(&text[both..]);
+            return;
+        }
+        assert_eq!(known.len() as u64, offset, "a gap, or text told twice");
+        known.push_str(text);
+        if known.is_empty() {
+            self.messages.remove(position);
+        }
+    }
+
+    fn reset(&mut self, told: &Value) {
+        // Of the turn that was being told, so much holds; what else there is, is told again.
+        if let (Some((turn, id)), Some(offset)) = (&self.reply, told["offset"].as_u64())
+            && *turn == told["turn_id"]
+        {
+            for known in self.messages.iter_mut().filter(|known| known.1 == *id) {
+                known.2.truncate(usize::try_from(offset).unwrap());
+            }
+            self.messages.retain(|known| !known.2.is_empty());
+        }
+        self.reply = None;
+    }
+
+    /// Role and text, in order.
+    pub fn said(&self) -> Vec<(String, String)> {
+        let said = |it: &(String, Value, String)| (it.0.clone(), it.2.clone());
+        self.messages.iter().map(said).collect()
+    }
+}
+
+/// Fails unless a client has exactly the document.
+async fn assert_whole(app: &TestApp, conversation: &str, picture: &Picture) {
+    assert_eq!(picture.said(), app.said(conversation).await);
+}
+
+/// Takes what a socket is told until a turn ends.
+async fn take_until_the_end(socket: &mut Socket, picture: &mut Picture) -> Vec<Value> {
+    let told = within("the end of a turn", socket.until("response_complete")).await;
+    for message in &told {
+        picture.take(message);
+    }
+    told
+}
