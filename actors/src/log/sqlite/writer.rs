@@ -203,7 +203,7 @@ impl Writer {
     fn apply(&mut self, member: &Job) -> rusqlite::Result<Verdict> {
         match member {
             Job::Append { append, .. } => {
-                apply::append(&self.connection, append).map(Verdict::Append)
+                apply::append(&self.connection, &self.partials, append).map(Verdict::Append)
             }
             Job::Progress { mirror, rows, .. } => {
                 progress::record(&self.connection, mirror, rows).map(|()| Verdict::Done)
