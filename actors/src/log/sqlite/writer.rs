@@ -93,8 +93,9 @@ impl Writer {
                 if self.partials.has_many_dead() {
                     self.remove_dead_partials();
                 }
-                self.keep_wal_small();
             }
+            // Reads leave no moment of rest, either.
+            self.keep_wal_small();
             if self.shared.is_alive() {
                 for read in reads {
                     self.readers.queue(read);
