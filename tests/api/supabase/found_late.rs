@@ -68,6 +68,8 @@ async fn begun_without(remote: &Simulator, app: &TestApp) -> Gate {
 async fn watched(remote: &Simulator, commits: &Commits, watch: &Watch) -> TestApp {
     Setup::new()
         .supabase(remote)
+        // The mirrors commit nothing meanwhile.
+        .set("MIRROR_IDLE_SECS", "3600")
         .tuning(|tuning| {
             tuning.log.before_commit = Some(commits.failpoint());
             // Less than the longest message takes.
@@ -202,8 +204,11 @@ async fn a_turn_waits_for_a_document_that_was_found_also_while_the_log_takes_its
     app.simulator.script(script);
     let other = app.stream(say("other", "hi")).await;
     flow.reached(1, DEADLINE).await.unwrap();
-    commits.hold();
+    let (gate, held) = hold_reads(&remote, "c1.json");
     let read = tokio::spawn(app.http.get(app.url("/conversation/c1")).send());
+    held.reached(1, DEADLINE).await.unwrap();
+    commits.hold();
+    gate.open();
     commits.reached().await;
 
     let turn = sent(&app, "/chat", say("c1", "hello"));
