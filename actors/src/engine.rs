@@ -22,6 +22,7 @@ use crate::{
     log::Log,
     metrics::Metrics,
     mirror::{AdoptError, Adopted, Adopter, Changed, imported::ImportedDocument},
+    patience::Patience,
     provider::{
         Generate,
         embedded::Embedded,
@@ -82,7 +83,7 @@ impl Engine {
             resident: AtomicUsize::new(0),
             supervisor: SupervisorLine::default(),
             ticker: Ticker::default(),
-            remote_late: AtomicBool::new(false),
+            patience: Patience::default(),
             started: Instant::now(),
             mirrors,
             context_lengths: RwLock::new(HashMap::new()),

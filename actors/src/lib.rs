@@ -25,6 +25,7 @@ pub mod loading;
 pub mod log;
 pub mod metrics;
 pub mod mirror;
+mod patience;
 pub mod provider;
 pub mod recovery;
 pub mod rendering;

@@ -68,10 +68,15 @@ pub const UNKEPT_SHOWN_MAX: Duration = Duration::from_millis(400);
 /// Age of text that cannot be kept, beyond which its turn ends.
 pub const UNKEPT_MAX: Duration = Duration::from_secs(30);
 
-/// How long what begins a conversation waits for the answer whether there is a stored document.
+/// Longest that what begins a conversation waits for the answer whether there is a stored document;
+/// an answer that takes longer is late.
 ///
-/// A store that is well answers in a fraction of it; one that is not must not hold up a turn.
-pub const REMOTE_GRACE: Duration = Duration::from_secs(1);
+/// A store that is well answers within it, also from afar: two calls behind each other tell. One that
+/// is not must not hold up a turn.
+pub const REMOTE_GRACE: Duration = Duration::from_millis(300);
+
+/// Least wait for a store whose last answer was in time: answers of one store differ that much.
+pub const REMOTE_GRACE_MIN: Duration = Duration::from_millis(100);
 
 /// Deadline for that answer; what only reads waits so long.
 pub const REMOTE_DEADLINE: Duration = Duration::from_secs(12);

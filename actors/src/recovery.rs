@@ -17,6 +17,9 @@ use crate::{
     time::Timestamp,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Turns ended in one transaction: enough to make few syncs of many turns, few enough to bound memory.
 const TURNS_PER_ROUND: u32 = 512;
 
@@ -60,14 +63,16 @@ pub async fn recover(
             return Ok(recovery);
         }
         if let Some(files) = files {
-            let mut found = 0;
+            let mut taken_over = false;
             let mut ids: Vec<_> = open.iter().map(|turn| turn.id.clone()).collect();
             ids.dedup();
             for id in ids {
-                found += catch_up(log, id, files).await?;
+                let entries = catch_up(log, id, files).await?;
+                let ends = |entry: &&Entry| matches!(entry.head, EntryHead::TurnEnded(_));
+                recovery.turns_found += entries.iter().filter(ends).count() as u64;
+                taken_over |= !entries.is_empty();
             }
-            recovery.turns_found += found;
-            if found > 0 {
+            if taken_over {
                 // What is open now is another list; a file that was taken over is so once.
                 continue;
             }
@@ -82,23 +87,20 @@ pub async fn recover(
     }
 }
 
-/// Appends what a conversation's JSON file has more; tells how many turns that ended.
+/// Appends what a conversation's JSON file has more; tells what that was.
 async fn catch_up(
     log: &SqliteLog,
     id: ConversationId,
     files: &JsonSource,
-) -> Result<u64, RecoveryError> {
+) -> Result<Vec<Entry>, RecoveryError> {
     let Some(loaded) = log.load(id.clone()).await? else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     // A history that cannot be put together is told to whoever asks for it.
     let Ok(Folded::Here(document)) = Document::fold(loaded.first_seq, &loaded.entries) else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
-    let entries = loading::catch_up(&id, &document, files).await?;
-    let ends = |entry: &&Entry| matches!(entry.head, EntryHead::TurnEnded(_));
-    let found = entries.iter().filter(ends).count() as u64;
-    Ok(found)
+    Ok(loading::catch_up(&id, &document, files).await?)
 }
 
 /// One append for each turn, in order, each expecting the one before it.

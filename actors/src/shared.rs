@@ -22,6 +22,7 @@ use crate::{
     log::space::DiskSpace,
     metrics::Metrics,
     mirror::{Changed, RemoteDocuments},
+    patience::Patience,
     provider::{
         Generate, Upstream, UpstreamError, UpstreamErrorKind, embedded::Pace,
         openrouter::OpenRouterConfig,
@@ -220,8 +221,8 @@ pub(crate) struct Shared {
     pub(crate) resident: AtomicUsize,
     pub(crate) supervisor: SupervisorLine,
     pub(crate) ticker: Ticker,
-    /// Whether the last look for a document elsewhere took longer than anybody waits.
-    pub(crate) remote_late: AtomicBool,
+    /// How long the next look for a document elsewhere is waited for.
+    pub(crate) patience: Patience,
     /// When this process began: what is remembered for a time is so for that long at least.
     pub(crate) started: Instant,
     pub(crate) mirrors: Vec<Recipient<Changed>>,

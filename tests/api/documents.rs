@@ -415,6 +415,36 @@ async fn a_file_edited_by_hand_is_kept_beside_the_new_one() {
 }
 
 #[tokio::test]
+async fn a_file_that_says_more_than_a_conversation_takes_over_is_kept_beside_the_new_one() {
+    let said = json!({"role": "user", "content": "My name is Alice."});
+    let with_mood = json!({"role": "user", "content": "My name is Alice.", "mood": "calm"});
+    for says_more in [
+        json!({"id": "c1", "mood": "calm", "messages": [said]}),
+        json!({"id": "c1", "messages": [with_mood]}),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let conversations = dir.path().join("conversations");
+        fs::create_dir(&conversations).unwrap();
+        fs::write(conversations.join("c1.json"), says_more.to_string()).unwrap();
+        let app = Setup::new().data_dir(dir.path()).start().await;
+
+        app.chat("c1", "What is my name?").await;
+
+        let path = mirrored(&app, "c1").await;
+        let beside: Vec<_> = fs::read_dir(&conversations)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|other| *other != path)
+            .collect();
+        let [beside] = &beside[..] else {
+            panic!("{says_more} is lost: {beside:?}");
+        };
+        assert_eq!(read_json(beside), Some(says_more));
+        assert_eq!(app.said("c1").await.len(), 3);
+    }
+}
+
+#[tokio::test]
 async fn conversations_are_the_same_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let app = Setup::new().data_dir(dir.path()).start().await;

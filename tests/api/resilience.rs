@@ -27,7 +27,7 @@ mod retirement;
 
 /// The log's commits, held back and let through by a test. Dropped, it lets all through.
 #[derive(Default)]
-struct Commits(Arc<(Mutex<CommitState>, Condvar)>);
+pub struct Commits(Arc<(Mutex<CommitState>, Condvar)>);
 
 #[derive(Default)]
 struct CommitState {
@@ -42,7 +42,7 @@ struct CommitState {
 
 impl Commits {
     /// For [`idol_actors::log::sqlite::SqliteOptions`].
-    fn failpoint(&self) -> LogFailpoint {
+    pub fn failpoint(&self) -> LogFailpoint {
         let shared = self.0.clone();
         Arc::new(move || {
             let (state, changed) = &*shared;
@@ -69,7 +69,7 @@ impl Commits {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self) {
+    pub fn hold(&self) {
         self.change(|state| state.held = true);
     }
 
@@ -77,7 +77,7 @@ impl Commits {
         self.change(|state| state.permits += 1);
     }
 
-    fn release(&self) {
+    pub fn release(&self) {
         self.change(|state| state.held = false);
     }
 
@@ -86,7 +86,7 @@ impl Commits {
     }
 
     /// Waits until a commit waits.
-    async fn reached(&self) {
+    pub async fn reached(&self) {
         until("a commit to be held", async || {
             (self.state().waiting > 0).then_some(())
         })
@@ -102,7 +102,7 @@ impl Drop for Commits {
 
 /// Counts the failpoints that conversations reach, and panics where a test wants it.
 #[derive(Clone, Default)]
-struct Watch(Arc<Mutex<WatchState>>);
+pub struct Watch(Arc<Mutex<WatchState>>);
 
 #[derive(Default)]
 struct WatchState {
@@ -112,7 +112,7 @@ struct WatchState {
 
 impl Watch {
     /// For [`idol_router::application::Tuning`].
-    fn failpoints(&self) -> Failpoints {
+    pub fn failpoints(&self) -> Failpoints {
         let watch = self.clone();
         Failpoints::new(move |failpoint, id: &ConversationId| {
             if watch.note(failpoint, id.as_str()) {
@@ -147,14 +147,14 @@ impl Watch {
         self.state().panics.push((failpoint, id.to_owned(), times));
     }
 
-    fn count(&self, failpoint: Failpoint, id: &str) -> usize {
+    pub fn count(&self, failpoint: Failpoint, id: &str) -> usize {
         let state = self.state();
         let here = |(at, of): &&(Failpoint, String)| *at == failpoint && of == id;
         state.reached.iter().filter(here).count()
     }
 
     /// Waits until a failpoint was reached so often in a conversation.
-    async fn reached(&self, failpoint: Failpoint, id: &str, times: usize) {
+    pub async fn reached(&self, failpoint: Failpoint, id: &str, times: usize) {
         let what = format!("{failpoint:?} in {id}, {times} times");
         until(&what, async || {
             (self.count(failpoint, id) >= times).then_some(())
@@ -175,13 +175,13 @@ fn command(turn: TurnId, text: &str) -> StartTurn {
 }
 
 /// Sends a request in the background: it goes on while the test looks elsewhere.
-fn sent(app: &TestApp, path: &str, body: serde_json::Value) -> JoinHandle<reqwest::Response> {
+pub fn sent(app: &TestApp, path: &str, body: serde_json::Value) -> JoinHandle<reqwest::Response> {
     let request = app.http.post(app.url(path)).json(&body);
     tokio::spawn(async move { request.send().await.unwrap() })
 }
 
 /// The answer to a request that was sent in the background.
-async fn answered(sent: JoinHandle<reqwest::Response>) -> reqwest::Response {
+pub async fn answered(sent: JoinHandle<reqwest::Response>) -> reqwest::Response {
     within("an answer", sent).await.unwrap()
 }
 
@@ -194,7 +194,7 @@ async fn raw(app: &TestApp, conversation: &str) -> (bytes::Bytes, String) {
 }
 
 /// Checks a refusal: its status, its code, and that it says when to come back.
-async fn assert_refused(response: reqwest::Response, status: u16, code: &str) {
+pub async fn assert_refused(response: reqwest::Response, status: u16, code: &str) {
     assert_eq!(response.status(), status);
     let wait = response.headers()["retry-after"].to_str().unwrap();
     assert!(wait.parse::<u64>().unwrap() >= 1);

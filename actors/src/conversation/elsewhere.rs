@@ -2,11 +2,13 @@
 //! offered by a mirror that found one.
 //!
 //! What only reads waits for the answer: a read that fails is never "not there". What begins the
-//! conversation waits a moment, so that the companion remembers, and then goes on without: its
+//! conversation waits a moment (see `patience`), so that the companion remembers, and then goes on
+//! without: its
 //! beginning is marked as unverified, and what is found later is placed before it.
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Instant;
+
 use tokio::time::timeout;
 
 use super::{
@@ -63,23 +65,24 @@ impl Conversation {
             return;
         };
         self.elsewhere = Elsewhere::Awaited;
+        let asked = Instant::now();
         let found = timeout(limits::REMOTE_DEADLINE, remote.find(self.id.clone()));
-        ctx.spawn(found.into_actor(self).map(|found, act, ctx| {
+        ctx.spawn(found.into_actor(self).map(move |found, act, ctx| {
             let found = found.unwrap_or_else(|_elapsed| {
                 Err(RemoteError::Unavailable("no answer in time".into()))
             });
+            match &found {
+                Ok(_) | Err(RemoteError::Unreadable(_)) => {
+                    act.shared.patience.answered_after(asked.elapsed());
+                }
+                Err(RemoteError::Unavailable(_)) => act.shared.patience.in_vain(),
+            }
             act.answered_elsewhere(found, ctx);
         }));
-        // Where the last answers were late, or there was none yet, nobody waits for the next one.
-        let prompt = remote.is_prompt(limits::REMOTE_GRACE)
-            && !self.shared.remote_late.load(Ordering::Relaxed);
-        let grace = match prompt {
-            true => limits::REMOTE_GRACE,
-            false => Duration::ZERO,
-        };
+        let grace = self.shared.patience.grace(|it| remote.is_prompt(it));
         ctx.run_later(grace, |act, ctx| {
             if act.elsewhere == Elsewhere::Awaited {
-                act.shared.remote_late.store(true, Ordering::Relaxed);
+                act.shared.patience.in_vain();
                 act.elsewhere = Elsewhere::Late;
                 act.carry_out_parked(ctx);
             }
@@ -92,9 +95,6 @@ impl Conversation {
         ctx: &mut Context<Self>,
     ) {
         match self.elsewhere {
-            Elsewhere::Awaited if found.is_ok() => {
-                self.shared.remote_late.store(false, Ordering::Relaxed);
-            }
             Elsewhere::Awaited | Elsewhere::Late => {}
             // The conversation was deleted meanwhile: nobody wants the answer.
             Elsewhere::Settled | Elsewhere::Importing | Elsewhere::Unknown => return,

@@ -105,8 +105,10 @@ impl Account {
 
     /// Turns stay open, since it is not known whether a copy holds their end.
     pub(super) fn left_open(&mut self) {
-        self.lines
-            .push_str("left open turns as they are: a copy that may hold their end was not read\n");
+        self.lines.push_str(
+            "left open turns as they are: a copy that may hold their end was not read; \
+             a server that starts before it was ends them as interrupted\n",
+        );
     }
 
     /// A mirror has written so many copies, and kept so many of other hands aside.

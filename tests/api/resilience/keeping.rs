@@ -1,11 +1,14 @@
 //! The text of a reply under way is in the log before the reply ends.
 
-use idol_actors::{log::sqlite::SqliteOptions, shared::Failpoint};
+use idol_actors::{
+    caller::Caller, conversation::command::Begin, id::ConversationId, log::sqlite::SqliteOptions,
+    shared::Failpoint,
+};
 use idol_simulator::{Script, reply_text};
 use serde_json::json;
 
-use super::{Commits, Watch, assistant, user};
-use crate::helpers::{DEADLINE, Setup, say, text_of};
+use super::{Commits, Watch, answered, assistant, sent, user};
+use crate::helpers::{DEADLINE, Events, Setup, say, text_of, within};
 
 #[tokio::test]
 async fn what_was_kept_of_a_reply_is_its_reply_when_its_conversation_dies() {
@@ -121,4 +124,51 @@ async fn nothing_more_is_shown_while_the_log_is_behind() {
     let rest = events.all().await;
     assert_eq!(rest.last().unwrap()["type"], "done");
     assert_eq!(format!("{first}{}", text_of(&rest)), reply_text(0, 500));
+}
+
+#[tokio::test]
+async fn text_that_comes_before_its_turn_is_accepted_is_kept_once_it_is() {
+    let (commits, watch) = (Commits::default(), Watch::default());
+    let app = Setup::new()
+        .set("MIRROR_IDLE_SECS", "3600")
+        .tuning(|tuning| {
+            tuning.failpoints = Some(watch.failpoints());
+            tuning.log.before_commit = Some(commits.failpoint());
+        })
+        .start()
+        .await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::from("tokens=500,gap=10").hold_at(400, &gate));
+    commits.hold();
+    // The beginning is on its way alone; the acceptance of the turn waits behind it.
+    let id = ConversationId::parse("c1").unwrap();
+    let conversation = app.engine.conversation(id, None);
+    let begin = Begin {
+        caller: Caller::Anonymous,
+        user_id: None,
+        character_id: None,
+    };
+    let begun = tokio::spawn(async move { conversation.begin(begin).await });
+    commits.reached().await;
+    let stream = sent(&app, "/chat/stream", say("c1", "I am Alice"));
+    // Text came so long ago that it would have been handed over twice.
+    watch.reached(Failpoint::Withheld, "c1", 1).await;
+
+    commits.release();
+
+    assert_eq!(within("the beginning", begun).await.unwrap(), Ok(true));
+    watch.reached(Failpoint::Kept, "c1", 1).await;
+    watch.panic_at(Failpoint::Progress, "c1", 1);
+    gate.open();
+    let events = Events::of(answered(stream).await).all().await;
+    assert_eq!(events.last().unwrap()["code"], "conversation_restarted");
+    let said = app.said("c1").await;
+    assert_eq!(said.len(), 2, "nothing was kept of the reply: {said:?}");
+    assert_eq!(said[0], user("I am Alice"));
+    let text = &said[1].1;
+    assert!(
+        !text.is_empty() && reply_text(0, 500).starts_with(text),
+        "{text}"
+    );
 }

@@ -135,6 +135,39 @@ async fn a_file_that_has_parted_from_the_log_is_kept_aside() {
 }
 
 #[tokio::test]
+async fn a_file_of_ours_that_has_parted_from_the_log_is_kept_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("conversations/c1.json");
+    let app = on(&directory).await;
+    app.chat("c1", "one").await;
+    let (_aside, older) = keep_log(&directory);
+    app.chat("c1", "two").await;
+    app.stop().await;
+    let parted = fs::read(&path).unwrap();
+    assert!(mirrored(&parted).to_string().contains("two"));
+    // The restored log goes on in another way, and only then the file comes back.
+    restore(&directory, &older);
+    fs::remove_file(&path).unwrap();
+    let app = on(&directory).await;
+    app.chat("c1", "three").await;
+    app.stop().await;
+    fs::write(&path, &parted).unwrap();
+
+    let app = on(&directory).await;
+    app.chat("c1", "four").await;
+    let said = app.said("c1").await;
+    assert_eq!((&said[2], &said[4]), (&user("three"), &user("four")));
+    app.stop().await;
+
+    let kept = fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains("edited"))
+        .expect("the file that has parted");
+    assert_eq!(fs::read(kept).unwrap(), parted);
+}
+
+#[tokio::test]
 async fn a_mirror_that_meets_a_lost_end_first_takes_it_over_and_sets_nothing_aside() {
     let directory = tempfile::tempdir().unwrap();
     let on = |idle: &str| {

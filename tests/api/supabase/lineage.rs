@@ -93,6 +93,26 @@ async fn what_an_outage_hid_is_placed_before_what_began_without_it() {
     assert!(conflicts(&remote, "a").is_empty());
 }
 
+#[tokio::test]
+async fn what_an_outage_hid_is_taken_over_also_if_its_name_is_in_upper_case() {
+    const ID: &str = "71d20e34-c2ae-48e1-812b-18cfe7e3c401";
+    let remote = remote();
+    let upper = format!("{}.json", ID.to_ascii_uppercase());
+    let foreign = FOREIGN.replace("\"a\"", &format!("\"{ID}\""));
+    remote
+        .supabase()
+        .put_object(BUCKET, &upper, foreign.clone());
+    let outage = remote.supabase().fail(Target::All, Fault::Close);
+    let app = mirrored(&remote).await;
+    app.chat(ID, "hi").await;
+    outage.clear();
+    let document = same_as_file(&app, &remote, ID, 3).await;
+    assert_eq!(document["messages"][0]["content"], "from elsewhere");
+    assert!(conflicts(&remote, ID).is_empty());
+    let object = remote.supabase().object(BUCKET, &upper).unwrap();
+    assert_eq!(object.bytes, foreign);
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

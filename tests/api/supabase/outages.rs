@@ -6,10 +6,10 @@ use idol_simulator::{
     Simulator,
     supabase::{Error, Fault, Target},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{mirrored, remote, same_as_file, state, stored};
-use crate::helpers::{Setup, TestApp, until};
+use super::{conflicts, mirrored, remote, same_as_file, state, stored};
+use crate::helpers::{BUCKET, Setup, TestApp, prompt, until};
 
 async fn in_directory(remote: &Simulator, path: &std::path::Path) -> TestApp {
     Setup::new().supabase(remote).data_dir(path).start().await
@@ -130,20 +130,35 @@ async fn a_server_that_stops_writes_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_supabase_that_takes_two_seconds_a_call_is_caught_up_with_all_the_same() {
+async fn no_turn_waits_for_a_supabase_that_takes_two_seconds_a_call() {
     let remote = remote();
+    let app = mirrored(&remote).await;
+    app.chat("warm", "up").await;
+    same_as_file(&app, &remote, "warm", 2).await;
+    // It answered at once, and is slow all of a sudden.
     let slow = remote
         .supabase()
         .fail(Target::All, Fault::Latency(Duration::from_secs(2)));
-    let app = mirrored(&remote).await;
-    // Ids that the log has never had, each of which is looked for, and turns that follow.
-    for number in 0..8 {
+    for number in 0..4 {
         let id = format!("slow-{number}");
+        let document = json!({"messages": [{"role": "user", "content": "from elsewhere"}]});
+        let key = format!("{id}.json");
+        remote
+            .supabase()
+            .put_object(BUCKET, &key, document.to_string());
+
         app.chat(&id, "hello").await;
+
+        // Whoever had waited would have known what was said before.
+        let asked = prompt(&app.simulator.chat_requests().pop().unwrap());
+        assert_eq!(asked, [json!({"role": "user", "content": "hello"})], "{id}");
         app.chat(&id, "and more").await;
     }
-    for number in 0..8 {
-        same_as_file(&app, &remote, &format!("slow-{number}"), 4).await;
+    for number in 0..4 {
+        let id = format!("slow-{number}");
+        let document = same_as_file(&app, &remote, &id, 5).await;
+        assert_eq!(document["messages"][0]["content"], "from elsewhere", "{id}");
+        assert!(conflicts(&remote, &id).is_empty());
     }
-    assert!(slow.met() > 8, "each call took its time");
+    assert!(slow.met() > 4, "each call took its time");
 }

@@ -2,13 +2,22 @@
 
 use std::{collections::BTreeMap, fs};
 
+use idol_actors::{
+    id::ConversationId,
+    log::sqlite::{Progress, Step},
+    mirror::supabase_mirror::MIRROR,
+    time::Timestamp,
+};
 use idol_simulator::{
-    Script, Simulator,
+    Script, Simulator, reply_text,
     supabase::{Error, Fault, Target},
 };
 
 use super::{files, path_text, put_document, put_log_back, verify::mirror, with_bucket};
-use crate::{helpers::DEADLINE, process::Launch};
+use crate::{
+    helpers::{DEADLINE, until},
+    process::{Launch, assistant, user},
+};
 
 /// A stopped server whose log is older than its mirrors: an old copy was put in its place.
 ///
@@ -152,6 +161,65 @@ async fn a_turn_that_was_open_in_the_old_copy_gets_its_true_end() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_before_the_copy_was_read_loses_nothing_of_it() {
+    for shown in [0, 3] {
+        let simulator = Simulator::start().unwrap();
+        let launch = with_bucket(Launch::with(&simulator), &simulator);
+        simulator.supabase().create_bucket(super::BUCKET);
+        let gate = simulator.gate();
+        simulator.script(Script::from("tokens=6").hold_at(shown, &gate));
+        let server = launch.start().await;
+        let mut events = server.stream("c1", "Hello").await;
+        gate.reached(1, DEADLINE).await.unwrap();
+        let log = rusqlite::Connection::open(launch.data().join("log.sqlite")).unwrap();
+        until("what was shown to be kept", async || {
+            let text = "SELECT coalesce(group_concat(text, ''), '') FROM partials";
+            let kept: String = log.query_row(text, [], |row| row.get(0)).unwrap();
+            (kept == reply_text(0, shown)).then_some(())
+        })
+        .await;
+        drop(log);
+        let old = launch.beside("old");
+        launch.well(&["backup", path_text(&old)]).await;
+        gate.open();
+        while events.next().await.is_some() {}
+        server.stop().await;
+        put_log_back(&launch, &old);
+        mirror(&launch, &simulator);
+        fs::remove_dir_all(launch.conversations()).unwrap();
+        let whole = simulator
+            .supabase()
+            .object(super::BUCKET, "c1.json")
+            .unwrap();
+        let unreadable = simulator.supabase().fail(
+            Target::Downloads.key("c1.json"),
+            Fault::Error(Error::Internal),
+        );
+        let ran = launch.run(&["reconcile"]).await;
+        assert!(ran.stdout.contains("left open turns"), "{}", ran.stdout);
+        let server = launch.start().await;
+        unreadable.clear();
+
+        let reply = reply_text(0, if shown == 0 { 6 } else { shown });
+        let said = [user("Hello"), assistant(&reply)];
+        until("the end of the turn", async || {
+            (server.said("c1").await == said).then_some(())
+        })
+        .await;
+        if shown > 0 {
+            // What was shown of the reply is its end; the whole one is kept aside.
+            until("the copy that is kept aside", async || {
+                let mut objects = simulator.supabase().objects(super::BUCKET).into_iter();
+                let aside = objects.find(|it| it.key.starts_with("c1.conflict-"))?;
+                (aside.bytes == whole.bytes).then_some(())
+            })
+            .await;
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn both_mirrors_may_have_it_and_it_comes_back_once() {
     let simulator = Simulator::start().unwrap();
     let launch = with_bucket(Launch::with(&simulator), &simulator);
@@ -246,4 +314,86 @@ async fn files_of_another_hand_are_kept_aside_and_written_anew() {
         .collect();
     assert_eq!(aside.len(), 2, "{aside:?}");
     assert!(!now.contains_key("gone.json"));
+}
+
+/// Notes that an upload of a conversation was begun so many seconds ago, and nothing more of it.
+async fn note_begun(launch: &Launch, id: &str, seconds: i64) {
+    let id = ConversationId::parse(id).unwrap();
+    launch
+        .on_log(async |log| {
+            let row = log.mirror_row(MIRROR, id.clone()).await.unwrap().unwrap();
+            let at = Timestamp::from_micros(Timestamp::now().micros() - seconds * 1_000_000);
+            let begun = Progress {
+                id,
+                incarnation: row.incarnation,
+                step: Step::UploadBegun { at },
+            };
+            log.record_progress(MIRROR, vec![begun]).await.unwrap();
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_is_uploaded_while_an_earlier_upload_may_still_land() {
+    let simulator = Simulator::start().unwrap();
+    let launch = Launch::with(&simulator);
+    let server = launch.start().await;
+    server.chat("c1", "Hello").await;
+    server.stop().await;
+    simulator.supabase().create_bucket(super::BUCKET);
+    let launch = with_bucket(launch, &simulator);
+    // The answer is awaited for two minutes; what was sent may take as long again.
+    note_begun(&launch, "c1", 150).await;
+
+    let ran = launch.run(&["reconcile"]).await;
+
+    assert_eq!(simulator.supabase().requests(Target::Uploads), 0);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.contains("failed 1 objects"), "{}", ran.stdout);
+    note_begun(&launch, "c1", 250).await;
+    let done = launch.well(&["reconcile"]).await;
+    assert!(
+        done.stdout.contains("brought 1 objects up to date"),
+        "{}",
+        done.stdout
+    );
+}
+
+#[tokio::test]
+async fn it_stops_at_the_first_thing_that_the_log_does_not_take() {
+    let long = "x".repeat(200_000);
+    for ids in [["c1", "c2"], ["lost1", "lost2"]] {
+        let simulator = Simulator::start().unwrap();
+        let mut launch = Launch::with(&simulator);
+        let server = launch.start().await;
+        for id in ["c1", "c2"] {
+            server.chat(id, "Hello").await;
+        }
+        server.stop().await;
+        let old = launch.beside("old");
+        launch.well(&["backup", path_text(&old)]).await;
+        let server = launch.start().await;
+        let mut said = BTreeMap::new();
+        for id in ids {
+            server.chat(id, &long).await;
+            said.insert(id.to_owned(), server.said(id).await);
+        }
+        server.stop().await;
+        put_log_back(&launch, &old);
+        let before = files(&launch.conversations());
+
+        // Room for what is begun, and not for what was lost.
+        launch.file_blocks_max = Some(200);
+        let ran = launch.run(&["reconcile"]).await;
+
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        assert_eq!(ran.stdout.matches("failed ").count(), 1, "{}", ran.stdout);
+        let nothing = "took back 0 messages of 0 conversations; \
+                       brought 0 JSON files up to date, set 0 aside; 1 failed\n";
+        assert!(ran.stdout.ends_with(nothing), "{}", ran.stdout);
+        assert_eq!(files(&launch.conversations()), before);
+        launch.file_blocks_max = None;
+        launch.well(&["reconcile"]).await;
+        assert_said(&launch, said).await;
+    }
 }

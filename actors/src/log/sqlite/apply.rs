@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     encode::{Encoded, Kind, VERSION},
-    partials,
+    partials::Partials,
     schema::position,
 };
 use crate::{
@@ -44,6 +44,7 @@ struct Known {
 /// may have, and the caller rolls back.
 pub(super) fn append(
     connection: &Connection,
+    partials: &Partials,
     append: &EncodedAppend,
 ) -> rusqlite::Result<Result<u64, AppendError>> {
     let known = connection
@@ -71,6 +72,7 @@ pub(super) fn append(
     let num = catalogue::update(connection, known.map(|known| known.num), append)?;
     for (entry, seq) in append.entries.iter().zip(actual_seq + 1..) {
         if let EntryHead::Deleted(_) = entry.head {
+            partials.forget(connection, num)?;
             forget(connection, num, seq)?;
         }
         write_entry(connection, position(num, seq), entry)?;
@@ -78,10 +80,9 @@ pub(super) fn append(
     Ok(Ok(actual_seq + append.entries.len() as u64))
 }
 
-/// Removes all that a conversation holds before a deletion.
+/// Removes the entries and open turns that a conversation holds before a deletion.
 fn forget(connection: &Connection, num: i64, seq: u64) -> rusqlite::Result<()> {
     let (first, last) = (position(num, 0), position(num, seq) - 1);
-    partials::forget(connection, num)?;
     connection
         .prepare_cached("DELETE FROM open_turns WHERE pos BETWEEN ?1 AND ?2")?
         .execute([first, last])?;

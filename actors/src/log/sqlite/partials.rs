@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{id::TurnId, log::Checkpoint};
 
@@ -21,6 +21,9 @@ pub(super) struct Partials {
     /// The first piece of each reply under way.
     first: HashMap<TurnId, i64>,
     by_number: BTreeSet<i64>,
+    /// The pieces of each conversation that may be in the table, dead or not. Eight bytes for a piece:
+    /// the table, and with it this, holds what came since the oldest reply under way began.
+    of_conversation: HashMap<i64, Vec<i64>>,
     /// Number of the oldest piece that may be in the table.
     oldest: i64,
     /// Number of the next piece.
@@ -40,11 +43,14 @@ impl Partials {
             let turn = TurnId(uuid::Uuid::from_bytes(row.get(0)?));
             partials.begin(turn, row.get(1)?);
         }
-        partials.next = connection.query_row(
-            "SELECT coalesce(max(num), 0) + 1 FROM partials",
-            [],
-            |row| row.get(0),
-        )?;
+        partials.next = 1;
+        let mut statement = connection.prepare("SELECT num, conv FROM partials ORDER BY num")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let number = row.get(0)?;
+            partials.note(row.get(1)?, number);
+            partials.next = number + 1;
+        }
         Ok(partials)
     }
 
@@ -53,6 +59,10 @@ impl Partials {
             self.by_number.insert(number);
             number
         });
+    }
+
+    fn note(&mut self, conv: i64, number: i64) {
+        self.of_conversation.entry(conv).or_default().push(number);
     }
 
     /// Adds a piece; passes over one of a turn that is not open.
@@ -67,17 +77,23 @@ impl Partials {
             .prepare_cached(
                 "INSERT INTO partials (num, conv, turn, attempt, offset, text)
                  SELECT ?1, pos >> 28, turn, attempt, ?4, ?5 FROM open_turns
-                 WHERE turn = ?2 AND attempt = ?3",
+                 WHERE turn = ?2 AND attempt = ?3
+                 RETURNING conv",
             )?
-            .execute(params![
-                self.next,
-                piece.turn.0.as_bytes(),
-                piece.attempt,
-                piece.offset.cast_signed(),
-                piece.text
-            ])?;
-        if added > 0 {
+            .query_row(
+                params![
+                    self.next,
+                    piece.turn.0.as_bytes(),
+                    piece.attempt,
+                    piece.offset.cast_signed(),
+                    piece.text
+                ],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(conv) = added {
             self.begin(piece.turn, self.next);
+            self.note(conv, self.next);
             self.next += 1;
         }
         Ok(())
@@ -112,17 +128,27 @@ impl Partials {
             .prepare_cached("DELETE FROM partials WHERE num < ?1")?
             .execute([needed])?;
         self.oldest = needed;
+        self.of_conversation.retain(|_, numbers| {
+            numbers.retain(|number| *number >= needed);
+            !numbers.is_empty()
+        });
+        Ok(())
+    }
+
+    /// Removes all pieces of a conversation, dead or not, without a look at those of others.
+    ///
+    /// That they are gone is not noted, since the transaction may be rolled back: no number is given
+    /// twice, so it does no harm to remove them again.
+    pub(super) fn forget(&self, connection: &Connection, conv: i64) -> rusqlite::Result<()> {
+        let mut remove = connection.prepare_cached(FORGET)?;
+        for number in self.of_conversation.get(&conv).into_iter().flatten() {
+            remove.execute([number])?;
+        }
         Ok(())
     }
 }
 
-/// Removes all pieces of a conversation, dead or not.
-pub(super) fn forget(connection: &Connection, conv: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM partials WHERE conv = ?1")?
-        .execute([conv])?;
-    Ok(())
-}
+const FORGET: &str = "DELETE FROM partials WHERE num = ?1";
 
 /// The text of open turns, each as far as it is without a gap. Looks at all pieces that are there,
 /// once.
@@ -183,4 +209,95 @@ pub(super) fn text(connection: &Connection, turn: TurnId) -> rusqlite::Result<St
         text.add(row.get(0)?, row.get_ref(1)?.as_str()?);
     }
     Ok(text.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// The tables that are looked at, with one open turn for each of so many conversations.
+    fn open(conversations: i64) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE open_turns (turn BLOB PRIMARY KEY, pos INTEGER, attempt INTEGER);
+                 CREATE TABLE partials (num INTEGER PRIMARY KEY, conv INTEGER, turn BLOB,
+                    attempt INTEGER, offset INTEGER, text TEXT);",
+            )
+            .unwrap();
+        for conv in 0..conversations {
+            let turn = turn(conv);
+            connection
+                .execute(
+                    "INSERT INTO open_turns VALUES (?1, ?2, 1)",
+                    params![turn.0.as_bytes(), conv << 28],
+                )
+                .unwrap();
+        }
+        connection
+    }
+
+    fn turn(conv: i64) -> TurnId {
+        TurnId(Uuid::from_u128(u128::from(conv.cast_unsigned())))
+    }
+
+    fn tick(connection: &Connection, partials: &mut Partials, conversations: i64) {
+        for conv in 0..conversations {
+            let piece = Checkpoint {
+                turn: turn(conv),
+                attempt: 1,
+                offset: 0,
+                text: "text".into(),
+            };
+            partials.add(connection, &piece).unwrap();
+        }
+    }
+
+    fn left(connection: &Connection, conv: i64) -> i64 {
+        let count = "SELECT count(*) FROM partials WHERE conv = ?1";
+        connection
+            .query_row(count, [conv], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_deletion_looks_at_no_piece_of_another_conversation() {
+        let connection = open(100);
+        let mut partials = Partials::open(&connection).unwrap();
+        tick(&connection, &mut partials, 100);
+        partials.ended(turn(7));
+        tick(&connection, &mut partials, 100);
+        // Those of an earlier run are known as well.
+        let reopened = Partials::open(&connection).unwrap();
+
+        partials.forget(&connection, 7).unwrap();
+        reopened.forget(&connection, 8).unwrap();
+
+        let left = [6, 7, 8].map(|conv| left(&connection, conv));
+        assert_eq!(left, [2, 0, 0]);
+        let remove = connection.prepare_cached(FORGET).unwrap();
+        assert_eq!(remove.get_status(StatementStatus::FullscanStep), 0);
+        assert_eq!(remove.get_status(StatementStatus::Run), 4);
+    }
+
+    #[test]
+    fn what_is_removed_is_not_remembered() {
+        let connection = open(10);
+        let mut partials = Partials::open(&connection).unwrap();
+        for _ in 0..3 {
+            tick(&connection, &mut partials, 10);
+        }
+        for conv in 1..10 {
+            partials.ended(turn(conv));
+        }
+        partials.remove_dead(&connection).unwrap();
+        assert_eq!(left(&connection, 3), 3, "an older reply is under way");
+        partials.ended(turn(0));
+        partials.remove_dead(&connection).unwrap();
+        assert_eq!(left(&connection, 3), 0);
+        assert!(partials.of_conversation.is_empty());
+    }
 }

@@ -912,21 +912,61 @@ fn a_deletion_leaves_nothing_but_itself() {
         .unwrap();
     assert!(!row.is_deleted() && row.owes_removal());
     // Nothing of it is left in the files, once the writer has come to rest.
-    let found = || {
-        fs::read_dir(temp.path().join("data")).unwrap().any(|file| {
-            let bytes = fs::read(file.unwrap().path()).unwrap_or_default();
-            bytes
-                .windows(SECRET.len())
-                .any(|part| part == SECRET.as_bytes())
-        })
-    };
     let deadline = Instant::now() + Duration::from_secs(20);
-    while found() {
+    while holds(&temp.path().join("data"), SECRET) {
         assert!(Instant::now() < deadline, "the text is still in the files");
         // Passes through the writer, which comes to rest after it.
         load(&log, "a").unwrap();
     }
     drop((log, dir));
+}
+
+/// Whether a file of a directory holds a text.
+fn holds(directory: &Path, text: &str) -> bool {
+    fs::read_dir(directory).unwrap().any(|file| {
+        let bytes = fs::read(file.unwrap().path()).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    })
+}
+
+/// A conversation whose text was deleted, and a writer that does not come to rest.
+fn deleted_without_rest(secret: &str) -> (TempDir, DataDir, SqliteLog) {
+    let (temp, dir, log) = open(SqliteOptions {
+        checkpoint_idle: Duration::from_secs(600),
+        ..SqliteOptions::default()
+    });
+    let begin = vec![begun(), accepted(1, secret), ended(1, secret)];
+    wait("append", log.append(append("a", 0, begin))).unwrap();
+    wait("append", log.append(append("a", 3, vec![deleted()]))).unwrap();
+    (temp, dir, log)
+}
+
+#[test]
+fn what_was_deleted_before_a_kill_is_gone_from_the_files_after_the_next_start() {
+    const SECRET: &str = "a very particular secret";
+    let (temp, dir, _log) = deleted_without_rest(SECRET);
+    let (copy, after) = copy(&temp, &dir);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while holds(copy.path(), SECRET) {
+        assert!(Instant::now() < deadline, "the text is still in the files");
+        assert_eq!(entries(&after, "a"), [deleted()]);
+    }
+}
+
+#[test]
+fn what_was_deleted_is_gone_from_the_files_also_under_a_load_that_leaves_no_rest() {
+    const SECRET: &str = "a very particular secret";
+    let (_temp, dir, log) = deleted_without_rest(SECRET);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut number = 0;
+    while holds(dir.path(), SECRET) {
+        assert!(Instant::now() < deadline, "the text is still in the files");
+        let other = append(&format!("o{number}"), 0, vec![begun()]);
+        wait("append", log.append(other)).unwrap();
+        number += 1;
+    }
 }
 
 #[test]

@@ -93,8 +93,9 @@ impl Writer {
                 if self.partials.has_many_dead() {
                     self.remove_dead_partials();
                 }
-                self.keep_wal_small();
             }
+            // Reads leave no moment of rest, either.
+            self.keep_wal_small();
             if self.shared.is_alive() {
                 for read in reads {
                     self.readers.queue(read);
@@ -203,7 +204,7 @@ impl Writer {
     fn apply(&mut self, member: &Job) -> rusqlite::Result<Verdict> {
         match member {
             Job::Append { append, .. } => {
-                apply::append(&self.connection, append).map(Verdict::Append)
+                apply::append(&self.connection, &self.partials, append).map(Verdict::Append)
             }
             Job::Progress { mirror, rows, .. } => {
                 progress::record(&self.connection, mirror, rows).map(|()| Verdict::Done)

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, join},
+};
 use tokio::{task::spawn_blocking, time::timeout};
 use uuid::Uuid;
 
@@ -67,10 +70,14 @@ async fn find(
     client: &SupabaseClient,
     id: &ConversationId,
 ) -> Result<Option<ImportedDocument>, RemoteError> {
-    let found = find_at(client, id, format!("{id}.json")).await?;
-    match upper_case_key(id).filter(|_| found.is_none()) {
-        Some(key) => find_at(client, id, key).await,
-        None => Ok(found),
+    let canonical = find_at(client, id, format!("{id}.json"));
+    let Some(upper) = upper_case_key(id) else {
+        return canonical.await;
+    };
+    // At once: somebody waits.
+    match join(canonical, find_at(client, id, upper)).await {
+        (Ok(None), upper) => upper,
+        (canonical, _) => canonical,
     }
 }
 

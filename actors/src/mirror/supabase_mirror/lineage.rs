@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::{task::spawn_blocking, time::timeout};
 use uuid::Uuid;
 
-use super::work::{Failed, Work};
+use super::{
+    documents::upper_case_key,
+    work::{Failed, Work},
+};
 use crate::{
     conversation::message::StoredMessage,
     id::ConversationId,
@@ -114,7 +117,7 @@ impl Work {
         hash: &ContentHash,
     ) -> Result<Lineage, Failed> {
         let Some(info) = self.tools.client.info(&self.key).await? else {
-            return Ok(Lineage::Within);
+            return self.spelled_otherwise(row, loaded).await;
         };
         match info {
             ObjectInfo {
@@ -154,7 +157,7 @@ impl Work {
         ours: &Rendered,
         hash: &ContentHash,
     ) -> Result<Lineage, Failed> {
-        let Some((document, text_hash)) = self.read().await? else {
+        let Some((document, text_hash)) = self.read(&self.key).await? else {
             return Ok(Lineage::LookAgain);
         };
         let revision = document
@@ -174,7 +177,7 @@ impl Work {
 
     /// Another log's.
     async fn foreign(&mut self, row: &MirrorRow, loaded: Loaded) -> Result<Lineage, Failed> {
-        match self.read().await? {
+        match self.read(&self.key).await? {
             None => Ok(Lineage::LookAgain),
             Some((document, _)) => self.settle_foreign(row, loaded, document).await,
         }
@@ -190,11 +193,7 @@ impl Work {
         let Some(document) = document else {
             return self.keep_both().await;
         };
-        let id = self.id.clone();
-        let looked = spawn_blocking(move || (has_all_of(&id, &document, &loaded), document));
-        let (holds, document) = looked
-            .await
-            .map_err(|panic| Failed::Damaged(panic.to_string()))?;
+        let (holds, document) = self.has_all_of(document, loaded).await?;
         match holds {
             // This conversation began with it.
             true => Ok(Lineage::Within),
@@ -214,6 +213,43 @@ impl Work {
             Taken::Nothing => Ok(Lineage::Within),
             Taken::Aside(lineage) => Ok(lineage),
         }
+    }
+
+    /// No object of ours is there. The FastAPI service may have named its own in upper case: it is
+    /// taken over by a conversation that began without it, and stays where it is.
+    async fn spelled_otherwise(
+        &mut self,
+        row: &MirrorRow,
+        loaded: Loaded,
+    ) -> Result<Lineage, Failed> {
+        let Some(key) = upper_case_key(&self.id).filter(|_| row.unverified) else {
+            return Ok(Lineage::Within);
+        };
+        // Nothing of ours will stand in its place, whatever it is.
+        let Some((Some(document), _)) = self.read(&key).await? else {
+            return Ok(Lineage::Within);
+        };
+        let (holds, document) = self.has_all_of(document, loaded).await?;
+        match holds {
+            true => Ok(Lineage::Within),
+            false => Ok(match self.ask_owner(document).await? {
+                Some(Adopted::Messages(_)) => Lineage::LookAgain,
+                Some(Adopted::Nothing) | None => Lineage::Within,
+            }),
+        }
+    }
+
+    /// See [`has_all_of`]; gives the document back.
+    async fn has_all_of(
+        &self,
+        document: ImportedDocument,
+        loaded: Loaded,
+    ) -> Result<(bool, ImportedDocument), Failed> {
+        let id = self.id.clone();
+        let looked = spawn_blocking(move || (has_all_of(&id, &document, &loaded), document));
+        looked
+            .await
+            .map_err(|panic| Failed::Damaged(panic.to_string()))
     }
 
     /// Whether the object shows a beginning of what the log has.
@@ -252,7 +288,7 @@ impl Work {
         if self.tools.adopter.get().is_none() {
             return Err(Failed::Postponed);
         }
-        match self.read().await? {
+        match self.read(&self.key).await? {
             None => Ok(Lineage::LookAgain),
             Some((Some(document), _)) => match self.adopt(document).await? {
                 Taken::Messages | Taken::Nothing => {
@@ -267,6 +303,15 @@ impl Work {
     }
 
     async fn adopt(&mut self, document: ImportedDocument) -> Result<Taken, Failed> {
+        match self.ask_owner(document).await? {
+            Some(Adopted::Messages(_)) => Ok(Taken::Messages),
+            Some(Adopted::Nothing) => Ok(Taken::Nothing),
+            None => self.keep_both().await.map(Taken::Aside),
+        }
+    }
+
+    /// Offers a document to its conversation; `None`: the two have parted.
+    async fn ask_owner(&self, document: ImportedDocument) -> Result<Option<Adopted>, Failed> {
         let Some(adopter) = self.tools.adopter.get() else {
             return Err(Failed::Postponed);
         };
@@ -279,12 +324,9 @@ impl Work {
         match adopted {
             Ok(adopted) => {
                 tracing::info!(conversation = %self.id, ?adopted, "took over what only Supabase had");
-                Ok(match adopted {
-                    Adopted::Messages(_) => Taken::Messages,
-                    Adopted::Nothing => Taken::Nothing,
-                })
+                Ok(Some(adopted))
             }
-            Err(AdoptError::Parted) => self.keep_both().await.map(Taken::Aside),
+            Err(AdoptError::Parted) => Ok(None),
             Err(AdoptError::Unavailable(reason)) => Err(Failed::Log(reason)),
         }
     }
@@ -305,13 +347,16 @@ impl Work {
         }
     }
 
-    /// The object's text; `None` if it is gone, no document if it is none.
-    async fn read(&self) -> Result<Option<(Option<ImportedDocument>, ContentHash)>, Failed> {
+    /// An object's text; `None` if it is gone, no document if it is none.
+    async fn read(
+        &self,
+        key: &str,
+    ) -> Result<Option<(Option<ImportedDocument>, ContentHash)>, Failed> {
         use crate::mirror::supabase::SupabaseErrorKind;
         use sha2::{Digest as _, Sha256};
 
         let bytes_max = usize::try_from(DOCUMENT_BYTES_MAX).unwrap_or(usize::MAX);
-        let bytes = match self.tools.client.download(&self.key, bytes_max).await {
+        let bytes = match self.tools.client.download(key, bytes_max).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(None),
             // Larger than any document.
