@@ -36,7 +36,7 @@ use idol_actors::{
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
     },
-    recovery::{RecoveryError, recover},
+    recovery::{Recovery, RecoveryError, recover, settle},
     shared::{ChatProvider, EngineConfig, Failpoints, Placement},
 };
 use prometheus_client::registry::Registry;
@@ -146,7 +146,15 @@ impl Application {
             directory: data_dir.conversations(),
             log: log.clone(),
         };
-        let recovery = recover(&log, Some(&json_files)).await?;
+        let (recovery, owes) = match recover(&log, Some(&json_files)).await {
+            Ok(recovery) => (recovery, false),
+            Err(error) if error.is_for_want_of_room() => {
+                tracing::error!(%error, "no room to end the turns that the last run left open: no new turns until there is");
+                space.owe();
+                (Recovery::default(), true)
+            }
+            Err(error) => return Err(error.into()),
+        };
         if recovery.turns_interrupted > 0 {
             tracing::warn!(
                 turns = recovery.turns_interrupted,
@@ -178,6 +186,10 @@ impl Application {
             metrics,
         )?;
         mirrors.connect(&(Arc::new(engine.clone()) as Arc<dyn Adopter>));
+        if owes {
+            let home = engine.home_here()?;
+            tokio::task::spawn_local(settle(log.clone(), space.clone(), engine.clone(), home));
+        }
         let sockets = Arc::new(Sockets::register(&mut registry));
         let listener = listen(&config.server.host, config.server.port)?;
         let address = listener.local_addr().map_err(StartError::Http)?;

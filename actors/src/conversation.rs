@@ -619,7 +619,10 @@ impl Conversation {
     }
 
     fn drained_check(&mut self) {
-        if self.stage == Stage::Draining && !self.owes() {
+        // Ends of turns of before that find no room are the next start's to write.
+        let no_room =
+            self.recovering == Recovering::Yes && matches!(self.appending, Appending::Retrying(_));
+        if self.stage == Stage::Draining && (no_room || !self.owes()) {
             for reply in self.drained.drain(..) {
                 answer(reply, Ok(()));
             }

@@ -20,6 +20,7 @@ pub mod full_disk;
 mod hammer;
 mod keeping;
 mod lost_end;
+pub mod no_room;
 mod panics;
 mod placement;
 mod repeats;
@@ -27,7 +28,7 @@ mod retirement;
 
 /// The log's commits, held back and let through by a test. Dropped, it lets all through.
 #[derive(Default)]
-struct Commits(Arc<(Mutex<CommitState>, Condvar)>);
+pub struct Commits(Arc<(Mutex<CommitState>, Condvar)>);
 
 #[derive(Default)]
 struct CommitState {
@@ -42,7 +43,7 @@ struct CommitState {
 
 impl Commits {
     /// For [`idol_actors::log::sqlite::SqliteOptions`].
-    fn failpoint(&self) -> LogFailpoint {
+    pub fn failpoint(&self) -> LogFailpoint {
         let shared = self.0.clone();
         Arc::new(move || {
             let (state, changed) = &*shared;
@@ -69,7 +70,7 @@ impl Commits {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self) {
+    pub fn hold(&self) {
         self.change(|state| state.held = true);
     }
 
@@ -77,7 +78,7 @@ impl Commits {
         self.change(|state| state.permits += 1);
     }
 
-    fn release(&self) {
+    pub fn release(&self) {
         self.change(|state| state.held = false);
     }
 
@@ -102,7 +103,7 @@ impl Drop for Commits {
 
 /// Counts the failpoints that conversations reach, and panics where a test wants it.
 #[derive(Clone, Default)]
-struct Watch(Arc<Mutex<WatchState>>);
+pub struct Watch(Arc<Mutex<WatchState>>);
 
 #[derive(Default)]
 struct WatchState {
@@ -112,7 +113,7 @@ struct WatchState {
 
 impl Watch {
     /// For [`idol_router::application::Tuning`].
-    fn failpoints(&self) -> Failpoints {
+    pub fn failpoints(&self) -> Failpoints {
         let watch = self.clone();
         Failpoints::new(move |failpoint, id: &ConversationId| {
             if watch.note(failpoint, id.as_str()) {
@@ -147,14 +148,14 @@ impl Watch {
         self.state().panics.push((failpoint, id.to_owned(), times));
     }
 
-    fn count(&self, failpoint: Failpoint, id: &str) -> usize {
+    pub fn count(&self, failpoint: Failpoint, id: &str) -> usize {
         let state = self.state();
         let here = |(at, of): &&(Failpoint, String)| *at == failpoint && of == id;
         state.reached.iter().filter(here).count()
     }
 
     /// Waits until a failpoint was reached so often in a conversation.
-    async fn reached(&self, failpoint: Failpoint, id: &str, times: usize) {
+    pub async fn reached(&self, failpoint: Failpoint, id: &str, times: usize) {
         let what = format!("{failpoint:?} in {id}, {times} times");
         until(&what, async || {
             (self.count(failpoint, id) >= times).then_some(())

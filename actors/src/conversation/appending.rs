@@ -267,6 +267,7 @@ impl Conversation {
                         changes => changes.refuse(EngineError::StorageUnavailable),
                     }
                 }
+                self.drained_check();
             }
             return;
         }
