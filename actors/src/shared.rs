@@ -18,6 +18,7 @@ use crate::{
     conversation::Conversation,
     error::EngineError,
     id::ConversationId,
+    keys::KeyAges,
     loading::{JsonSource, Loader},
     log::space::DiskSpace,
     metrics::Metrics,
@@ -222,8 +223,7 @@ pub(crate) struct Shared {
     pub(crate) ticker: Ticker,
     /// Whether the last look for a document elsewhere took longer than anybody waits.
     pub(crate) remote_late: AtomicBool,
-    /// When this process began: what is remembered for a time is so for that long at least.
-    pub(crate) started: Instant,
+    pub(crate) key_ages: KeyAges,
     pub(crate) mirrors: Vec<Recipient<Changed>>,
     pub(crate) context_lengths: RwLock<HashMap<String, u32>>,
     pub(crate) draining: AtomicBool,

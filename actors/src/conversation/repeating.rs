@@ -3,6 +3,8 @@
 //! A key counts within its conversation, whose one actor settles every race. It is claimed before
 //! the upstream is asked, and stands in the entry that accepts the turn.
 
+use std::time::Instant;
+
 use actix::Context;
 
 use super::{
@@ -15,7 +17,6 @@ use crate::{
     caller::Caller,
     error::EngineError,
     id::TurnId,
-    limits,
     log::entry::{CANCELLED, IdempotencyKey, TurnEnded},
     time::Timestamp,
 };
@@ -79,14 +80,12 @@ impl Conversation {
                 false => Known::Refused(EngineError::KeyReused),
             };
         }
-        let kept = i64::try_from(limits::KEY_KEPT.as_micros()).unwrap_or(i64::MAX);
-        let since = match self.shared.started.elapsed() > limits::KEY_KEPT {
-            true => Timestamp::from_micros(Timestamp::now().micros() - kept),
-            false => Timestamp::from_micros(0),
-        };
+        let now = (Timestamp::now(), Instant::now());
+        let ages = &self.shared.key_ages;
+        let kept = |turn, accepted_at| ages.is_kept(turn, accepted_at, now);
         let Some(record) = self
             .document()
-            .and_then(|document| document.keyed(&scope, &key.key, since))
+            .and_then(|document| document.keyed(&scope, &key.key, kept))
         else {
             return Known::No;
         };
