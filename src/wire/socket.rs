@@ -64,6 +64,13 @@ pub enum ClientMessage {
         /// Which part.
         part: PageRequest,
     },
+    /// Stops turns.
+    Cancel {
+        /// The conversation; none: the one last named on this socket.
+        conversation: Option<Named>,
+        /// Which turn; none: the one that runs and all that wait.
+        turn: Option<TurnId>,
+    },
     /// Wants no more events of a conversation.
     Leave {
         /// The conversation; none: the one last named on this socket.
@@ -168,6 +175,10 @@ impl ClientMessage {
                 conversation: conversation_of(&mut fields)?,
             },
             Some("history") => Self::history(&mut fields)?,
+            Some("cancel") => Self::Cancel {
+                conversation: conversation_of(&mut fields)?,
+                turn: fields.turn_id(),
+            },
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Refused::invalid(format!("Unknown message type: {shown}")));
@@ -261,7 +272,7 @@ impl ClientMessage {
                 ..
             } => *reasoning == Reasoning::Shown || client_message_id.is_some(),
             Self::Ping => false,
-            Self::Leave { .. } | Self::History { .. } => true,
+            Self::Cancel { .. } | Self::Leave { .. } | Self::History { .. } => true,
         }
     }
 }
