@@ -220,6 +220,7 @@ impl Bench {
                     default_context_tokens: 8_192,
                     conversation_idle: Duration::from_secs(1),
                     resident_bytes_max: 1 << 30,
+                    abandon_after: None,
                     stall_deadline: Duration::from_secs(60),
                     turn_deadline: Duration::from_secs(60),
                     json_files: None,

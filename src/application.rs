@@ -172,6 +172,7 @@ impl Application {
             conversation_idle: config.conversations.idle,
             resident_bytes_max: config.conversations.resident_history_bytes,
             stall_deadline: config.conversations.stall_deadline,
+            abandon_after: config.conversations.abandon_after,
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
             json_files: Some(json_files),

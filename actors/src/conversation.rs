@@ -30,6 +30,7 @@ use crate::{
     time::Timestamp,
 };
 
+mod abandoning;
 mod appending;
 pub mod command;
 mod deleting;
@@ -187,6 +188,8 @@ struct Running {
     model: Arc<str>,
     kept: Kept,
     accepted_at: Instant,
+    /// When somebody was last known to listen, where that matters; else when it started.
+    last_heard: Instant,
     first_token: Option<Duration>,
     call: Call,
     finish: Option<(String, Option<String>)>,
@@ -543,6 +546,7 @@ impl Conversation {
 
     fn check_stalled(&mut self, ctx: &mut Context<Self>) {
         self.stall_check = None;
+        self.note_listeners();
         let deadline = self.shared.config.stall_deadline;
         for sink in self.subscribers.take_stalled(Instant::now(), deadline) {
             self.shared.metrics.stalled.inc();
@@ -768,6 +772,7 @@ impl Handler<Control> for Conversation {
                 self.pump(msg.key, ctx);
             }
             ControlKind::Detach => {
+                self.note_listeners();
                 self.subscribers.remove(msg.key);
                 self.touch();
                 self.after_pump(ctx);

@@ -23,6 +23,8 @@ pub enum TurnEnd {
     Failed,
     /// A user stopped it.
     Cancelled,
+    /// Nobody had listened for long.
+    Abandoned,
     /// A shutdown or a restart cut it.
     Interrupted,
 }
@@ -33,6 +35,7 @@ impl EncodeLabelValue for TurnEnd {
             Self::Complete => "complete",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
             Self::Interrupted => "interrupted",
         })
     }

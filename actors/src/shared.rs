@@ -46,6 +46,8 @@ pub struct EngineConfig {
     pub resident_bytes_max: usize,
     /// How long a session may have unread events before it is detached.
     pub stall_deadline: Duration,
+    /// How long a reply that nobody listens to goes on; none: to its end.
+    pub abandon_after: Option<Duration>,
     /// Longest turn; more than the provider's own deadlines, which end it first.
     pub turn_deadline: Duration,
     /// JSON documents to import from on first use.

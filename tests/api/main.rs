@@ -12,6 +12,7 @@
 
 mod helpers;
 
+mod abandoning;
 mod bad_input;
 mod cancelling;
 mod chat;

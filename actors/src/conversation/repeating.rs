@@ -17,7 +17,7 @@ use crate::{
     caller::Caller,
     error::EngineError,
     id::TurnId,
-    log::entry::{CANCELLED, IdempotencyKey, TurnEnded},
+    log::entry::{ABANDONED, CANCELLED, IdempotencyKey, TurnEnded},
     time::Timestamp,
 };
 
@@ -164,8 +164,8 @@ impl Conversation {
 
 /// Whether a repeat of its request runs a turn once more, and which run that is.
 ///
-/// One that failed before any text is tried again: nothing was shown. One that a user stopped, or
-/// that the upstream ended in order without a word, is over.
+/// One that failed, or was given up, before any text is tried again: nothing was shown. One that a
+/// user stopped, or that the upstream ended in order without a word, is over.
 fn runs_again(record: &TurnRecord) -> Option<u32> {
     let TurnState::Ended(ended) = &record.state else {
         return None;
@@ -176,6 +176,6 @@ fn runs_again(record: &TurnRecord) -> Option<u32> {
         attempt,
         ..
     } = &**ended;
-    let failed = error.is_some() && finish_reason != CANCELLED;
+    let failed = error.is_some() && finish_reason != CANCELLED || finish_reason == ABANDONED;
     (failed && record.reply().is_none()).then(|| attempt + 1)
 }

@@ -21,7 +21,7 @@ use crate::{
     error::EngineError,
     json_text::JsonText,
     log::Partial,
-    log::entry::{CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
+    log::entry::{ABANDONED, CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
     metrics::{ProviderErrorLabels, TurnEnd, seconds},
     provider::{Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
     shared::Failpoint,
@@ -33,6 +33,7 @@ pub(super) enum Why {
     Complete,
     Failed(EngineError),
     Cancelled,
+    Abandoned,
     Interrupted(EngineError),
 }
 
@@ -61,6 +62,7 @@ impl Conversation {
             model,
             kept: super::Kept::default(),
             accepted_at: next.accepted_at,
+            last_heard: Instant::now(),
             first_token: None,
             call: Call::Asked,
             finish: None,
@@ -93,6 +95,7 @@ impl Conversation {
                 }
             }
         }));
+        self.mind_listeners(ctx);
     }
 
     fn prompt(&self, next: &Waiting) -> bytes::Bytes {
@@ -170,7 +173,7 @@ impl Conversation {
         let tool_calls = match &why {
             Why::Complete => tool_calls.finish(),
             // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
-            Why::Failed(_) | Why::Cancelled | Why::Interrupted(_) => None,
+            Why::Failed(_) | Why::Cancelled | Why::Abandoned | Why::Interrupted(_) => None,
         };
         let model = running.model.clone();
         let Some(stream) = self.streams.get(ordinal) else {
@@ -186,6 +189,7 @@ impl Conversation {
             },
             Why::Failed(error) => (FAILED.to_owned(), None, Some(error)),
             Why::Cancelled => (CANCELLED.to_owned(), None, None),
+            Why::Abandoned => (ABANDONED.to_owned(), None, None),
             Why::Interrupted(error) => (INTERRUPTED.to_owned(), None, Some(error)),
         };
         let now = Timestamp::now();
@@ -469,6 +473,7 @@ impl Outcome {
     pub fn kind(&self) -> TurnEnd {
         match self.finish_reason.as_str() {
             CANCELLED => TurnEnd::Cancelled,
+            ABANDONED => TurnEnd::Abandoned,
             INTERRUPTED => TurnEnd::Interrupted,
             _ if self.error.is_some() => TurnEnd::Failed,
             _ => TurnEnd::Complete,
