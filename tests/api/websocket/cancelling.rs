@@ -1,5 +1,6 @@
 //! `cancel` on a socket.
 
+use idol_actors::limits::OWN_TURNS_MAX;
 use idol_simulator::{Gate, Script, Simulator};
 use serde_json::{Value, json};
 
@@ -200,4 +201,24 @@ async fn a_closed_socket_is_not_a_stop() {
     let mut other = begun(&app, "c1").await;
     assert_silent(&mut other).await;
     assert_eq!(app.post("/chat", say("c1", "Go on")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_socket_with_as_many_turns_as_it_may_have_can_still_stop_one() {
+    let app = TestApp::start().await;
+    let gate = app.simulator.gate();
+    let mut socket = app.socket().await;
+    for number in 0..OWN_TURNS_MAX {
+        app.simulator.script(Script::new().hold_headers(&gate));
+        socket.send(message(&format!("c{number}"), "hi")).await;
+    }
+    gate.reached(OWN_TURNS_MAX as u64, DEADLINE).await.unwrap();
+
+    socket.send(cancel("c0")).await;
+
+    let end = socket.until("response_complete").await.pop().unwrap();
+    assert_eq!(
+        (&end["finish_reason"], &end["conversation_id"]),
+        (&json!("cancelled"), &json!("c0"))
+    );
 }
