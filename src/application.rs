@@ -37,7 +37,7 @@ use idol_actors::{
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
     },
     recovery::{Recovery, RecoveryError, recover, settle},
-    shared::{ChatProvider, EngineConfig, Failpoints, Placement},
+    shared::{ChatProvider, EngineConfig, Failpoints, Placement, Sessions},
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -175,6 +175,11 @@ impl Application {
             abandon_after: config.conversations.abandon_after,
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
+            sessions: match Dialect::of(config.openrouter.base_url.as_str()) {
+                Dialect::OpenRouter => Sessions::Named,
+                Dialect::OpenAi => Sessions::Unnamed,
+            },
+            models_file: Some(data_dir.path().join("models.json")),
             json_files: Some(json_files),
             remote: mirrors.documents(),
             space: Some(space.clone()),

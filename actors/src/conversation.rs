@@ -33,6 +33,7 @@ use crate::{
 mod abandoning;
 mod appending;
 pub mod command;
+pub mod context;
 mod deleting;
 pub mod document;
 mod elsewhere;
@@ -192,10 +193,23 @@ struct Running {
     last_heard: Instant,
     first_token: Option<Duration>,
     call: Call,
+    asked: Asked,
     finish: Option<(String, Option<String>)>,
     usage: Option<crate::provider::RawJson>,
     tool_calls: ToolCalls,
     deadline: Option<SpawnHandle>,
+}
+
+/// What the provider was asked for the running turn.
+#[derive(Debug)]
+struct Asked {
+    /// How often it was asked.
+    calls: u32,
+    prompt_bytes: usize,
+    /// The context length that the prompt was made for.
+    context_tokens: u32,
+    /// What it takes to ask once more; none: it was, or the reply has begun.
+    again: Option<Waiting>,
 }
 
 /// Where the upstream call of the running turn is.

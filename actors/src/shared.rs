@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    path::PathBuf,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -50,6 +51,10 @@ pub struct EngineConfig {
     pub abandon_after: Option<Duration>,
     /// Longest turn; more than the provider's own deadlines, which end it first.
     pub turn_deadline: Duration,
+    /// Whether the upstream is told which prompts belong together.
+    pub sessions: Sessions,
+    /// Where the upstream's model list is kept over restarts; none: nowhere.
+    pub models_file: Option<PathBuf>,
     /// JSON documents to import from on first use.
     pub json_files: Option<JsonSource>,
     /// Where else documents may be of ids that the log does not have.
@@ -67,6 +72,15 @@ pub enum Placement {
     Caller,
     /// On one of so many engine threads, by the hash of the id.
     Engine(usize),
+}
+
+/// Whether the upstream is told which prompts belong together: a strict one refuses the member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sessions {
+    /// By an opaque id, the same for all turns of a conversation.
+    Named,
+    /// Not at all.
+    Unnamed,
 }
 
 /// Who answers.
@@ -261,6 +275,22 @@ impl Shared {
             .get(model)
             .copied()
             .unwrap_or(self.config.default_context_tokens)
+    }
+
+    /// Notes a length that the upstream stated. Its model list, read again, is believed again.
+    pub(crate) fn learn_context(&self, model: &str, tokens: u32) {
+        self.context_lengths
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(model.to_owned(), tokens);
+    }
+
+    /// Takes the upstream's model list; lengths of models that it does not have stay.
+    pub(crate) fn know_contexts(&self, lengths: HashMap<String, u32>) {
+        self.context_lengths
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(lengths);
     }
 
     /// Tells the mirrors; a notice that finds no room is found by a mirror's next sweep.

@@ -16,6 +16,7 @@ mod abandoning;
 mod bad_input;
 mod cancelling;
 mod chat;
+mod context;
 mod crash;
 mod damage;
 mod deletion;
