@@ -266,6 +266,10 @@ impl SupervisorLine {
     }
 }
 
+/// Models whose context length is learned from refusals, those listed counted in; routers have
+/// some hundreds.
+const MODELS_MAX: usize = 10_000;
+
 impl Shared {
     /// Tokens that a model's context holds.
     pub(crate) fn context_tokens(&self, model: &str) -> u32 {
@@ -279,10 +283,14 @@ impl Shared {
 
     /// Notes a length that the upstream stated. Its model list, read again, is believed again.
     pub(crate) fn learn_context(&self, model: &str, tokens: u32) {
-        self.context_lengths
+        let mut lengths = self
+            .context_lengths
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(model.to_owned(), tokens);
+            .unwrap_or_else(PoisonError::into_inner);
+        // Clients name models: one that no list has room for is asked twice each time.
+        if lengths.len() < MODELS_MAX || lengths.contains_key(model) {
+            lengths.insert(model.to_owned(), tokens);
+        }
     }
 
     /// Takes the upstream's model list; lengths of models that it does not have stay.
