@@ -36,7 +36,7 @@ use idol_actors::{
     log::{Append, AppendError, Checkpoint, Loaded, Log, LogError},
     metrics::Metrics,
     provider::openrouter::{Deadlines, OpenRouterConfig},
-    shared::{ChatProvider, EngineConfig, Home, Placement},
+    shared::{ChatProvider, EngineConfig, Home, Placement, Sessions},
 };
 use idol_router::{
     application::{Application, Tuning},
@@ -221,6 +221,9 @@ impl Bench {
                     default_context_tokens: 8_192,
                     conversation_idle: Duration::from_secs(1),
                     resident_bytes_max: 1 << 30,
+                    abandon_after: None,
+                    sessions: Sessions::Unnamed,
+                    models_file: None,
                     stall_deadline: Duration::from_secs(60),
                     turn_deadline: Duration::from_secs(60),
                     json_files: None,

@@ -36,8 +36,8 @@ use idol_actors::{
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
     },
-    recovery::{RecoveryError, recover},
-    shared::{ChatProvider, EngineConfig, Failpoints, Placement},
+    recovery::{Recovery, RecoveryError, recover, settle},
+    shared::{ChatProvider, EngineConfig, Failpoints, Placement, Sessions},
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -146,7 +146,15 @@ impl Application {
             directory: data_dir.conversations(),
             log: log.clone(),
         };
-        let recovery = recover(&log, Some(&json_files)).await?;
+        let (recovery, owes) = match recover(&log, Some(&json_files)).await {
+            Ok(recovery) => (recovery, false),
+            Err(error) if error.is_for_want_of_room() => {
+                tracing::error!(%error, "no room to end the turns that the last run left open: no new turns until there is");
+                space.owe();
+                (Recovery::default(), true)
+            }
+            Err(error) => return Err(error.into()),
+        };
         if recovery.turns_interrupted > 0 {
             tracing::warn!(
                 turns = recovery.turns_interrupted,
@@ -164,8 +172,14 @@ impl Application {
             conversation_idle: config.conversations.idle,
             resident_bytes_max: config.conversations.resident_history_bytes,
             stall_deadline: config.conversations.stall_deadline,
+            abandon_after: config.conversations.abandon_after,
             // The provider's own deadline comes first; this one is for a provider that has died.
             turn_deadline: config.openrouter.total_timeout + Duration::from_secs(60),
+            sessions: match Dialect::of(config.openrouter.base_url.as_str()) {
+                Dialect::OpenRouter => Sessions::Named,
+                Dialect::OpenAi => Sessions::Unnamed,
+            },
+            models_file: Some(data_dir.path().join("models.json")),
             json_files: Some(json_files),
             remote: mirrors.documents(),
             space: Some(space.clone()),
@@ -178,6 +192,10 @@ impl Application {
             metrics,
         )?;
         mirrors.connect(&(Arc::new(engine.clone()) as Arc<dyn Adopter>));
+        if owes {
+            let home = engine.home_here()?;
+            tokio::task::spawn_local(settle(log.clone(), space.clone(), engine.clone(), home));
+        }
         let sockets = Arc::new(Sockets::register(&mut registry));
         let listener = listen(&config.server.host, config.server.port)?;
         let address = listener.local_addr().map_err(StartError::Http)?;

@@ -188,6 +188,7 @@ fn server(read: &mut Reader<'_>) -> ServerConfig {
 }
 
 fn conversations(read: &mut Reader<'_>) -> ConversationConfig {
+    let abandon_after = read.seconds(&var::ABANDON_AFTER_SECS, 0..=DAY);
     let resident_mib: usize = read.number(&var::RESIDENT_HISTORY_MB, 1..=1 << 20);
     ConversationConfig {
         default_model: read.text(&var::DEFAULT_MODEL),
@@ -195,6 +196,7 @@ fn conversations(read: &mut Reader<'_>) -> ConversationConfig {
         default_context_tokens: read.number(&var::DEFAULT_CONTEXT_TOKENS, 64..=100_000_000),
         max_reply_bytes: read.number(&var::MAX_REPLY_BYTES, 1_024..=GIB),
         idle: read.seconds(&var::CONVERSATION_IDLE_SECS, 1..=7 * DAY),
+        abandon_after: (!abandon_after.is_zero()).then_some(abandon_after),
         resident_history_bytes: resident_mib << 20,
         stall_deadline: read.seconds(&var::STALL_DEADLINE_SECS, 1..=HOUR),
     }

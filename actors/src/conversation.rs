@@ -30,9 +30,11 @@ use crate::{
     time::Timestamp,
 };
 
+mod abandoning;
 mod appending;
 pub mod backlog;
 pub mod command;
+pub mod context;
 mod deleting;
 pub mod document;
 mod elsewhere;
@@ -191,12 +193,27 @@ struct Running {
     model: Arc<str>,
     kept: Kept,
     accepted_at: Instant,
+    /// When somebody was last known to listen, where that matters; else when it started.
+    last_heard: Instant,
     first_token: Option<Duration>,
     call: Call,
+    asked: Asked,
     finish: Option<(String, Option<String>)>,
     usage: Option<crate::provider::RawJson>,
     tool_calls: ToolCalls,
     deadline: Option<SpawnHandle>,
+}
+
+/// What the provider was asked for the running turn.
+#[derive(Debug)]
+struct Asked {
+    /// How often it was asked.
+    calls: u32,
+    prompt_bytes: usize,
+    /// The context length that the prompt was made for.
+    context_tokens: u32,
+    /// What it takes to ask once more; none: it was, or the reply has begun.
+    again: Option<Waiting>,
 }
 
 /// Where the upstream call of the running turn is.
@@ -552,6 +569,7 @@ impl Conversation {
 
     fn check_stalled(&mut self, ctx: &mut Context<Self>) {
         self.stall_check = None;
+        self.note_listeners();
         let deadline = self.shared.config.stall_deadline;
         for sink in self.subscribers.take_stalled(Instant::now(), deadline) {
             self.shared.metrics.stalled.inc();
@@ -628,7 +646,10 @@ impl Conversation {
     }
 
     fn drained_check(&mut self) {
-        if self.stage == Stage::Draining && !self.owes() {
+        // Ends of turns of before that find no room are the next start's to write.
+        let no_room =
+            self.recovering == Recovering::Yes && matches!(self.appending, Appending::Retrying(_));
+        if self.stage == Stage::Draining && (no_room || !self.owes()) {
             for reply in self.drained.drain(..) {
                 answer(reply, Ok(()));
             }
@@ -780,6 +801,7 @@ impl Handler<Control> for Conversation {
                 self.pump(msg.key, ctx);
             }
             ControlKind::Detach => {
+                self.note_listeners();
                 self.subscribers.remove(msg.key);
                 self.touch();
                 self.after_pump(ctx);

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use crate::{
     error::EngineError,
     handle::ConversationHandle,
     id::ConversationId,
+    keys::KeyAges,
     loading::Loader,
     log::Log,
     metrics::Metrics,
@@ -84,7 +85,7 @@ impl Engine {
             supervisor: SupervisorLine::default(),
             ticker: Ticker::default(),
             patience: Patience::default(),
-            started: Instant::now(),
+            key_ages: KeyAges::new(Instant::now()),
             mirrors,
             context_lengths: RwLock::new(HashMap::new()),
             draining: AtomicBool::new(false),
@@ -225,10 +226,16 @@ fn start_provider(
 }
 
 /// Reads the upstream's model list in the background, again and again, for the context lengths.
+///
+/// What an earlier process read holds until then, and while the upstream does not give it.
 fn refresh_models(shared: &Arc<Shared>) {
     let ChatProvider::OpenRouter(config) = shared.config.chat.clone() else {
         return;
     };
+    let file = shared.config.models_file.clone();
+    if let Some(file) = &file {
+        shared.know_contexts(models::kept(file, &config.base_url));
+    }
     // Weak: the task ends with the engine.
     let shared = Arc::downgrade(shared);
     let refresh = async move {
@@ -240,10 +247,10 @@ fn refresh_models(shared: &Arc<Shared>) {
             let wait = match found {
                 Ok(lengths) => {
                     tracing::info!(models = lengths.len(), "read the upstream's model list");
-                    *shared
-                        .context_lengths
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner) = lengths;
+                    if let Some(file) = &file {
+                        models::keep(file, &config.base_url, &lengths).await;
+                    }
+                    shared.know_contexts(lengths);
                     MODELS_REFRESH.0
                 }
                 Err(error) => {

@@ -20,6 +20,7 @@ pub mod handle;
 pub mod id;
 pub mod importing;
 pub mod json_text;
+mod keys;
 pub mod limits;
 pub mod loading;
 pub mod log;

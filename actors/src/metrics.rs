@@ -23,6 +23,8 @@ pub enum TurnEnd {
     Failed,
     /// A user stopped it.
     Cancelled,
+    /// Nobody had listened for long.
+    Abandoned,
     /// A shutdown or a restart cut it.
     Interrupted,
 }
@@ -33,6 +35,7 @@ impl EncodeLabelValue for TurnEnd {
             Self::Complete => "complete",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
             Self::Interrupted => "interrupted",
         })
     }
@@ -69,6 +72,8 @@ pub struct Metrics {
     pub completion_tokens: Counter,
     /// Tokens of prompts, as upstreams count them.
     pub prompt_tokens: Counter,
+    /// Prompts that an upstream found too long, and that were sent again with less of the history.
+    pub prompts_cut: Counter,
     /// Upstream failures.
     pub provider_errors: Family<ProviderErrorLabels, Counter>,
     /// From queueing an append to its acknowledgement.
@@ -98,6 +103,7 @@ impl Metrics {
             pieces_kept: Counter::default(),
             completion_tokens: Counter::default(),
             prompt_tokens: Counter::default(),
+            prompts_cut: Counter::default(),
             provider_errors: Family::default(),
             append_latency: seconds(),
             append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
@@ -127,6 +133,11 @@ impl Metrics {
             it.completion_tokens,
         );
         registry.register("prompt_tokens", "Tokens of prompts", it.prompt_tokens);
+        registry.register(
+            "prompts_cut",
+            "Prompts that were too long for the upstream and were sent again, shorter",
+            it.prompts_cut,
+        );
         registry.register("provider_errors", "Upstream failures", it.provider_errors);
         registry.register_with_unit(
             "log_append_latency",

@@ -1,19 +1,27 @@
 //! Ends, before the first client is let in, the turns that a crash cut.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 
 use crate::{
+    caller::Caller,
     conversation::{
         document::{Document, Folded},
         message::StoredMessage,
     },
+    engine::Engine,
+    error::EngineError,
     id::ConversationId,
+    limits,
     loading::{self, JsonSource},
     log::{
         Append, AppendError, Log as _, LogError,
         entry::{Entry, EntryHead},
+        space::DiskSpace,
         sqlite::{OpenTurn, SqliteLog},
     },
+    shared::Home,
     time::Timestamp,
 };
 
@@ -34,7 +42,7 @@ pub struct Recovery {
     pub replies_kept: u64,
 }
 
-/// Why recovery could not end. The server must not start.
+/// Why recovery could not end. Unless it is for want of room, the server must not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryError {
     /// The turns cannot be found.
@@ -80,9 +88,86 @@ pub async fn recover(
         let ends = interruptions(open);
         let kept = ends.iter().flat_map(|end| &end.entries);
         recovery.replies_kept += kept.filter(|entry| !entry.messages.is_empty()).count() as u64;
+        let mut refused = None;
         for outcome in join_all(ends.into_iter().map(|end| log.append(end))).await {
-            outcome?;
-            recovery.turns_interrupted += 1;
+            match outcome {
+                Ok(_seq) => recovery.turns_interrupted += 1,
+                Err(error @ AppendError::Unavailable(_)) => refused = Some(error),
+                // It stands behind one for which there was no room.
+                Err(AppendError::Refused { .. }) if refused.is_some() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+    }
+}
+
+impl RecoveryError {
+    /// Whether the log refused to write: it can be read, and may write later.
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Write(AppendError::Unavailable(_)))
+    }
+}
+
+/// Conversations that end their open turns at once: bounds the memory of their histories.
+const SETTLING_MAX: u32 = 64;
+
+/// Ends, once there is room, the turns that [`recover`] could not end, and lets turns begin again.
+///
+/// Each conversation does so itself: whoever reads one starts its actor, which offers the ends to
+/// the log until it takes them. Nothing else is appended to it before.
+pub async fn settle(
+    log: Arc<SqliteLog>,
+    space: Arc<DiskSpace>,
+    engine: Engine,
+    home: Option<Arc<Home>>,
+) {
+    let (first, longest) = limits::END_RETRY;
+    let mut wait = first;
+    let mut seen = Vec::new();
+    loop {
+        // Jitter: the conversations offer their ends at the same pace.
+        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+        wait = (wait * 2).min(longest);
+        let open = match log.open_turns(SETTLING_MAX).await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::warn!(%error, "the open turns of the last run cannot be read");
+                continue;
+            }
+        };
+        if open.is_empty() {
+            space.settle();
+            tracing::info!("ended the turns that the last run left open; turns begin again");
+            return;
+        }
+        let turns: Vec<_> = open.iter().map(|turn| turn.orphan.turn).collect();
+        if turns != seen {
+            wait = first;
+            seen = turns;
+        }
+        let mut ids: Vec<_> = open.iter().map(|turn| turn.id.clone()).collect();
+        ids.dedup();
+        let reads = ids.into_iter().map(|id| {
+            let conversation = engine.conversation(id, home.clone());
+            async move {
+                let read = conversation.snapshot(Caller::Anonymous).await;
+                matches!(read, Err(EngineError::Unreadable { .. }))
+                    .then(|| conversation.id().clone())
+            }
+        });
+        let reads = join_all(reads).await;
+        // An owner that cannot read its history appends nothing to it.
+        let unreadable: Vec<_> = reads.into_iter().flatten().collect();
+        let left = open.into_iter().filter(|it| unreadable.contains(&it.id));
+        let ends = interruptions(left.collect()).into_iter();
+        for ended in join_all(ends.map(|end| log.append(end))).await {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an open turn is still without its end");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    path::PathBuf,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -18,6 +19,7 @@ use crate::{
     conversation::Conversation,
     error::EngineError,
     id::ConversationId,
+    keys::KeyAges,
     loading::{JsonSource, Loader},
     log::space::DiskSpace,
     metrics::Metrics,
@@ -46,8 +48,14 @@ pub struct EngineConfig {
     pub resident_bytes_max: usize,
     /// How long a session may have unread events before it is detached.
     pub stall_deadline: Duration,
+    /// How long a reply that nobody listens to goes on; none: to its end.
+    pub abandon_after: Option<Duration>,
     /// Longest turn; more than the provider's own deadlines, which end it first.
     pub turn_deadline: Duration,
+    /// Whether the upstream is told which prompts belong together.
+    pub sessions: Sessions,
+    /// Where the upstream's model list is kept over restarts; none: nowhere.
+    pub models_file: Option<PathBuf>,
     /// JSON documents to import from on first use.
     pub json_files: Option<JsonSource>,
     /// Where else documents may be of ids that the log does not have.
@@ -65,6 +73,15 @@ pub enum Placement {
     Caller,
     /// On one of so many engine threads, by the hash of the id.
     Engine(usize),
+}
+
+/// Whether the upstream is told which prompts belong together: a strict one refuses the member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sessions {
+    /// By an opaque id, the same for all turns of a conversation.
+    Named,
+    /// Not at all.
+    Unnamed,
 }
 
 /// Who answers.
@@ -223,8 +240,7 @@ pub(crate) struct Shared {
     pub(crate) ticker: Ticker,
     /// How long the next look for a document elsewhere is waited for.
     pub(crate) patience: Patience,
-    /// When this process began: what is remembered for a time is so for that long at least.
-    pub(crate) started: Instant,
+    pub(crate) key_ages: KeyAges,
     pub(crate) mirrors: Vec<Recipient<Changed>>,
     pub(crate) context_lengths: RwLock<HashMap<String, u32>>,
     pub(crate) draining: AtomicBool,
@@ -251,6 +267,10 @@ impl SupervisorLine {
     }
 }
 
+/// Models whose context length is learned from refusals, those listed counted in; routers have
+/// some hundreds.
+const MODELS_MAX: usize = 10_000;
+
 impl Shared {
     /// Tokens that a model's context holds.
     pub(crate) fn context_tokens(&self, model: &str) -> u32 {
@@ -260,6 +280,26 @@ impl Shared {
             .get(model)
             .copied()
             .unwrap_or(self.config.default_context_tokens)
+    }
+
+    /// Notes a length that the upstream stated. Its model list, read again, is believed again.
+    pub(crate) fn learn_context(&self, model: &str, tokens: u32) {
+        let mut lengths = self
+            .context_lengths
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Clients name models: one that no list has room for is asked twice each time.
+        if lengths.len() < MODELS_MAX || lengths.contains_key(model) {
+            lengths.insert(model.to_owned(), tokens);
+        }
+    }
+
+    /// Takes the upstream's model list; lengths of models that it does not have stay.
+    pub(crate) fn know_contexts(&self, lengths: HashMap<String, u32>) {
+        self.context_lengths
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(lengths);
     }
 
     /// Tells the mirrors; a notice that finds no room is found by a mirror's next sweep.

@@ -97,6 +97,8 @@ pub struct ConversationConfig {
     pub max_reply_bytes: usize,
     /// CONVERSATION_IDLE_SECS: after which an unused conversation leaves memory.
     pub idle: Duration,
+    /// ABANDON_AFTER_SECS: how long a reply that nobody listens to goes on; `None`: to its end.
+    pub abandon_after: Option<Duration>,
     /// RESIDENT_HISTORY_MB, in bytes: history held in memory over all conversations.
     pub resident_history_bytes: usize,
     /// STALL_DEADLINE_SECS: after which a session that takes nothing is detached.

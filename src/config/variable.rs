@@ -69,6 +69,7 @@ variables! {
         DEFAULT_CONTEXT_TOKENS = "8192", "context length assumed where the model's is unknown";
         MAX_REPLY_BYTES = "33554432", "longest reply that is kept";
         CONVERSATION_IDLE_SECS = "300", "seconds after which an unused conversation leaves memory";
+        ABANDON_AFTER_SECS = "0", "seconds after which a reply that nobody listens to is given up; 0 lets it go on to its end";
         RESIDENT_HISTORY_MB = "512", "MiB of history held in memory, over all conversations";
     }
     "OpenRouter, or any server of chat completions" {

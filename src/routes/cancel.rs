@@ -6,7 +6,6 @@ use idol_actors::{
     conversation::command::{CancelTurn, Cancelled},
     id::TurnId,
 };
-use uuid::Uuid;
 
 use super::{body, conversations::Path};
 use crate::{
@@ -39,13 +38,7 @@ fn asked_for(body: &[u8]) -> Result<Option<TurnId>, ApiError> {
         return Ok(None);
     }
     let mut fields = Fields::of_body(body)?;
-    let turn = fields.filled("turn_id").and_then(|text| {
-        let id = Uuid::try_parse(&text);
-        if id.is_err() {
-            fields.wrong("turn_id", "uuid_parsing", "Input should be a valid UUID");
-        }
-        id.ok().map(TurnId)
-    });
+    let turn = fields.turn_id();
     Ok(fields.finish(turn)?)
 }
 

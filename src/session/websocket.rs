@@ -178,6 +178,9 @@ impl WsSession {
                 if message.is_added() {
                     self.speaks_added = Added::Yes;
                 }
+                if let ClientMessage::Cancel { conversation, turn } = &message {
+                    self.cancel_early(conversation.as_ref(), *turn, ctx);
+                }
                 self.inbox.push_back(message);
                 self.next_message(ctx);
             }

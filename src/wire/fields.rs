@@ -5,8 +5,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use idol_actors::id::TurnId;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 /// One thing wrong with a request, in the shape of FastAPI's `detail`.
 #[derive(Debug, Clone, Serialize)]
@@ -128,6 +130,16 @@ impl<'a> Fields<'a> {
     /// A string; blank is absent.
     pub fn filled(&mut self, name: &'static str) -> Option<String> {
         self.string(name).filter(|text| !text.is_empty())
+    }
+
+    /// The id of a turn; blank is absent.
+    pub fn turn_id(&mut self) -> Option<TurnId> {
+        let text = self.filled("turn_id")?;
+        let id = Uuid::try_parse(&text);
+        if id.is_err() {
+            self.wrong("turn_id", "uuid_parsing", "Input should be a valid UUID");
+        }
+        id.ok().map(TurnId)
     }
 
     /// A string of at most so many bytes; blank is absent.

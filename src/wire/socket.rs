@@ -77,6 +77,13 @@ pub enum ClientMessage {
         /// Whether reasoning is wanted.
         reasoning: Reasoning,
     },
+    /// Stops turns.
+    Cancel {
+        /// The conversation; none: the one last named on this socket.
+        conversation: Option<Named>,
+        /// Which turn; none: the one that runs and all that wait.
+        turn: Option<TurnId>,
+    },
     /// Wants no more events of a conversation.
     Leave {
         /// The conversation; none: the one last named on this socket.
@@ -187,6 +194,10 @@ impl ClientMessage {
                 cursor: said(fields.filled("cursor").as_deref(), |text| text.parse().ok()),
                 reasoning: reasoning_of(&mut fields),
             },
+            Some("cancel") => Self::Cancel {
+                conversation: conversation_of(&mut fields)?,
+                turn: fields.turn_id(),
+            },
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Refused::invalid(format!("Unknown message type: {shown}")));
@@ -280,7 +291,10 @@ impl ClientMessage {
                 ..
             } => *reasoning == Reasoning::Shown || client_message_id.is_some(),
             Self::Ping => false,
-            Self::Leave { .. } | Self::History { .. } | Self::Resume { .. } => true,
+            Self::Cancel { .. }
+            | Self::Leave { .. }
+            | Self::History { .. }
+            | Self::Resume { .. } => true,
         }
     }
 }

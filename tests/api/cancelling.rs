@@ -1,9 +1,13 @@
 //! `POST /conversation/{id}/cancel`: stopping turns.
 
+use idol_actors::shared::Failpoint;
 use idol_simulator::Script;
 use serde_json::{Value, json};
 
-use crate::helpers::{DEADLINE, Events, TestApp, refused, say, text_of, until};
+use crate::{
+    helpers::{DEADLINE, Events, Setup, TestApp, prompt, refused, say, text_of, until},
+    resilience::{Commits, Watch},
+};
 
 async fn cancel(app: &TestApp, conversation: &str, body: Value) -> Value {
     let path = format!("/conversation/{conversation}/cancel");
@@ -46,6 +50,11 @@ async fn the_turn_that_runs_is_stopped_with_the_text_it_has() {
     let again = cancel(&app, "c1", json!({ "turn_id": turn })).await;
     assert_eq!(again, json!({"turn_id": turn, "cancelled": false}));
     app.assert_nothing_left().await;
+    // The companion knows what it had said.
+    app.chat("c1", "Go on").await;
+    let asked = prompt(app.simulator.chat_requests().last().unwrap());
+    assert_eq!(asked[1]["role"], "assistant");
+    assert_eq!(asked[1]["content"], text);
 }
 
 #[tokio::test]
@@ -126,4 +135,66 @@ async fn what_cannot_be_stopped_is_refused_in_the_one_shape() {
     assert_eq!(body["detail"][0]["loc"], json!(["body", "turn_id"]));
     let response = app.post("/conversation/c1/cancel", json!([])).await;
     refused(response, 422, "invalid_request").await;
+}
+
+#[tokio::test]
+async fn a_turn_whose_end_is_on_its_way_to_the_log_ends_as_it_was() {
+    let (commits, watch) = (Commits::default(), Watch::default());
+    let app = Setup::new()
+        .tuning(|tuning| {
+            tuning.log.before_commit = Some(commits.failpoint());
+            tuning.failpoints = Some(watch.failpoints());
+        })
+        .start()
+        .await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::new().text("one two").hold_at(1, &gate));
+    let (turn, events) = begun(&app, "hi").await;
+    gate.reached(1, DEADLINE).await.unwrap();
+    let appends = watch.count(Failpoint::BeforeAppend, "c1");
+    commits.hold();
+    gate.open();
+    watch
+        .reached(Failpoint::BeforeAppend, "c1", appends + 1)
+        .await;
+
+    let answer = cancel(&app, "c1", json!({ "turn_id": turn })).await;
+    commits.release();
+
+    assert_eq!(answer, json!({"turn_id": turn, "cancelled": false}));
+    let events = events.all().await;
+    assert_eq!(text_of(&events), "one two");
+    assert_eq!(events.last().unwrap()["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn a_stop_closes_the_call_while_the_log_is_held_and_is_told_when_it_is_not() {
+    let commits = Commits::default();
+    let app = Setup::new()
+        .tuning(|tuning| tuning.log.before_commit = Some(commits.failpoint()))
+        .start()
+        .await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::new().text("one two").hold_at(1, &gate));
+    let (turn, events) = begun(&app, "hi").await;
+    gate.reached(1, DEADLINE).await.unwrap();
+    commits.hold();
+
+    let answer = cancel(&app, "c1", json!({ "turn_id": turn })).await;
+
+    assert_eq!(answer["cancelled"], true);
+    let closed = app.simulator.wait_for(
+        "the end of the upstream call",
+        |counters| counters.active_requests == 0,
+        DEADLINE,
+    );
+    closed.await.unwrap();
+    assert_eq!(app.document("c1").await["messages"].get(1), None);
+    commits.release();
+    let events = events.all().await;
+    assert_eq!(events.last().unwrap()["finish_reason"], "cancelled");
+    let reply = app.document("c1").await["messages"][1].clone();
+    assert_eq!(reply["content"], text_of(&events));
 }

@@ -155,6 +155,7 @@ async fn what_the_client_chooses_is_sent_upstream_and_nothing_else_of_it() {
     );
     assert_eq!(sent.remove("stream").unwrap(), true);
     sent.remove("stream_options");
+    assert!(sent.remove("session_id").unwrap().is_string());
     assert_eq!(Value::Object(sent.clone()), choices);
 }
 

@@ -12,9 +12,11 @@
 
 mod helpers;
 
+mod abandoning;
 mod bad_input;
 mod cancelling;
 mod chat;
+mod context;
 mod crash;
 mod damage;
 mod deletion;

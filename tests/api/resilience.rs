@@ -20,6 +20,7 @@ pub mod full_disk;
 mod hammer;
 mod keeping;
 mod lost_end;
+pub mod no_room;
 mod panics;
 mod placement;
 mod repeats;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::helpers::{Socket, TestApp};
 
 mod added;
+mod cancelling;
 mod deleted;
 mod flow;
 mod frames;

@@ -278,6 +278,7 @@ impl Conversation {
                         changes => changes.refuse(EngineError::StorageUnavailable),
                     }
                 }
+                self.drained_check();
             }
             return;
         }

@@ -408,13 +408,18 @@ impl Document {
             .find(|record| record.turn == Some(turn))
     }
 
-    /// The turn that was accepted with a key of this scope, not before `since`.
-    #[must_use]
-    pub fn keyed(&self, scope: &str, key: &str, since: Timestamp) -> Option<&TurnRecord> {
+    /// The newest turn that was accepted with a key of this scope, and is `kept`: told by its id
+    /// and the time of its acceptance.
+    pub fn keyed(
+        &self,
+        scope: &str,
+        key: &str,
+        kept: impl Fn(Option<TurnId>, Timestamp) -> bool,
+    ) -> Option<&TurnRecord> {
         self.turns.iter().rev().find(|record| {
             record.key.as_ref().is_some_and(|known| {
                 let (known, accepted_at) = &**known;
-                known.key == key && known.scope == scope && *accepted_at >= since
+                known.key == key && known.scope == scope && kept(record.turn, *accepted_at)
             })
         })
     }

@@ -24,9 +24,10 @@ pub struct Parameters {
 
 /// Assembles the request body: `[system] + history without system messages + new messages`.
 ///
-/// History is cut from the oldest whole turn on until the estimate fits `context_tokens` less
-/// `max_tokens`; the system prompt and the new messages always stay. Costs the window, not the
-/// history.
+/// The history fits `context_tokens` less `max_tokens`, by estimate; the system prompt and the new
+/// messages always stay. Where it has no room it is cut from the oldest whole turn on, in large steps,
+/// so that prompts begin alike from turn to turn. Costs a look at each turn, and the bytes
+/// of the window.
 #[must_use]
 pub fn assemble(
     parameters: &Parameters,
@@ -76,36 +77,72 @@ pub fn assemble(
     body.into()
 }
 
+/// The turns that stand in the prompt: from one turn on, all.
+///
+/// When they have no room any more, the oldest go until a quarter is free again, so that the prompts
+/// of the turns that follow begin with the same bytes, which upstreams keep in a cache. Where the
+/// cuts are follows from the history alone: what was sent for each of its turns is gone through.
 fn window<'a>(
     parameters: &Parameters,
     history: &'a [TurnRecord],
     new: &[StoredMessage],
     context_tokens: u32,
 ) -> &'a [TurnRecord] {
-    let tokens = |messages: &[StoredMessage]| -> u64 {
-        messages
-            .iter()
-            .map(|message| u64::from(message.tokens()))
-            .sum()
-    };
     let fixed = u64::from(estimate_tokens(parameters.system.as_escaped()))
-        + u64::from(parameters.max_tokens)
-        + tokens(new);
-    let mut left = u64::from(context_tokens).saturating_sub(fixed);
-    let mut start = history.len();
-    while let Some(turn) = start.checked_sub(1).map(|index| &history[index]) {
-        let cost = tokens(&turn.messages);
-        if cost > left {
-            // Without new messages the newest turn holds what is to be answered: it stays.
-            if new.is_empty() && start == history.len() {
-                start -= 1;
-            }
-            break;
-        }
-        left -= cost;
-        start -= 1;
+        + u64::from(parameters.max_tokens);
+    let room = u64::from(context_tokens).saturating_sub(fixed);
+    let mut window = Window {
+        history,
+        room,
+        start: 0,
+        tokens: 0,
+    };
+    for (index, turn) in history.iter().enumerate() {
+        window.cut_for(index, turn.received());
+        window.tokens += tokens(&turn.messages);
     }
-    &history[start..]
+    window.cut_for(history.len(), new);
+    &history[window.start..]
+}
+
+fn tokens(messages: &[StoredMessage]) -> u64 {
+    messages
+        .iter()
+        .map(|message| u64::from(message.tokens()))
+        .sum()
+}
+
+/// The turns from `start` on.
+struct Window<'a> {
+    history: &'a [TurnRecord],
+    /// Tokens for the history and what is asked.
+    room: u64,
+    start: usize,
+    /// Tokens of the turns from `start` to the one that is looked at.
+    tokens: u64,
+}
+
+impl Window<'_> {
+    /// Cuts the turns before `end` so that what is asked then has room.
+    fn cut_for(&mut self, end: usize, asked: &[StoredMessage]) {
+        // Without new messages the turn before holds what is to be answered: it stays.
+        let (end, asked, stays) = match (asked, end.checked_sub(1)) {
+            ([], Some(before)) if before >= self.start => {
+                let stays = tokens(&self.history[before].messages);
+                (before, stays, stays)
+            }
+            _ => (end, tokens(asked), 0),
+        };
+        self.tokens -= stays;
+        if self.tokens + asked > self.room {
+            let left = self.room.saturating_sub(asked) * 3 / 4;
+            while self.start < end && self.tokens > left {
+                self.tokens -= tokens(&self.history[self.start].messages);
+                self.start += 1;
+            }
+        }
+        self.tokens += stays;
+    }
 }
 
 /// How many of the drafts at the start repeat the end of the history.
@@ -238,8 +275,8 @@ mod tests {
             &[stored(Role::User, "now")],
             800,
         );
-        // 800 - 100 for the reply leaves three turns of about 223.
-        assert_eq!(texts(&body).len(), 1 + 3 * 2 + 1);
+        // 800 - 100 for the reply hold three turns of about 223; after a cut a quarter is free.
+        assert_eq!(texts(&body).len(), 1 + 2 * 2 + 1);
     }
 
     #[test]
@@ -252,7 +289,56 @@ mod tests {
         assert_eq!(texts(&body), ["Be \"kind\".", "unanswered"]);
     }
 
+    /// A turn of a user's message and a reply, of so many words.
+    fn talk((asked, replied): (usize, usize)) -> TurnRecord {
+        let asked = stored(Role::User, &"user ".repeat(asked));
+        let reply = stored(Role::Assistant, &"bot ".repeat(replied));
+        TurnRecord {
+            reply_id: reply.id(),
+            messages: SmallVec::from_vec(vec![asked, reply]),
+            ..turn(&[])
+        }
+    }
+
+    /// What a prompt begins with: all up to the end of its messages.
+    fn beginning(body: &Bytes) -> &[u8] {
+        let end = body.windows(2).rposition(|it| it == b"}]").unwrap();
+        &body[..=end]
+    }
+
     proptest! {
+        #[test]
+        fn a_prompt_begins_as_the_one_before_until_a_quarter_of_the_room_is_used_up(
+            sizes in prop::collection::vec((0_usize..40, 0_usize..80), 1..60),
+            context_tokens in 100_u32..2_000,
+        ) {
+            let parameters = parameters(50);
+            let history: Vec<_> = sizes.into_iter().map(talk).collect();
+            let system = u64::from(estimate_tokens(parameters.system.as_escaped()));
+            let room = u64::from(context_tokens).saturating_sub(50 + system);
+            let (mut before, mut start, mut added) = (Bytes::new(), 0, 0);
+            let mut free = room;
+            for (index, turn) in history.iter().enumerate() {
+                let (told, asked) = (&history[..index], turn.received());
+                let kept = window(&parameters, told, asked, context_tokens);
+                let cost: u64 = kept.iter().map(|turn| tokens(&turn.messages)).sum();
+                prop_assert!(kept.is_empty() || cost + tokens(asked) <= room);
+                let body = assemble(&parameters, told, asked, context_tokens);
+                if index - kept.len() == start {
+                    if index > 0 {
+                        prop_assert!(body.starts_with(beginning(&before)));
+                    }
+                } else {
+                    prop_assert!(added + tokens(asked) > free, "cut while there was room");
+                    start = index - kept.len();
+                    free = room.saturating_sub(tokens(asked)) / 4;
+                    added = 0;
+                }
+                added += tokens(&turn.messages);
+                before = body;
+            }
+        }
+
         #[test]
         fn repeated_is_the_longest_run(history in prop::collection::vec(0u8..3, 0..12), drafts in prop::collection::vec(0u8..3, 0..12)) {
             let word = |n: u8| ["a", "b", "c"][usize::from(n)];

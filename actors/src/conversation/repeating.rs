@@ -3,6 +3,8 @@
 //! A key counts within its conversation, whose one actor settles every race. It is claimed before
 //! the upstream is asked, and stands in the entry that accepts the turn.
 
+use std::time::Instant;
+
 use actix::Context;
 
 use super::{
@@ -18,8 +20,7 @@ use crate::{
     caller::Caller,
     error::EngineError,
     id::TurnId,
-    limits,
-    log::entry::{CANCELLED, IdempotencyKey, TurnEnded},
+    log::entry::{ABANDONED, CANCELLED, IdempotencyKey, TurnEnded},
     time::Timestamp,
 };
 
@@ -80,14 +81,12 @@ impl Conversation {
                 false => Known::Refused(EngineError::KeyReused),
             };
         }
-        let kept = i64::try_from(limits::KEY_KEPT.as_micros()).unwrap_or(i64::MAX);
-        let since = match self.shared.started.elapsed() > limits::KEY_KEPT {
-            true => Timestamp::from_micros(Timestamp::now().micros() - kept),
-            false => Timestamp::from_micros(0),
-        };
+        let now = (Timestamp::now(), Instant::now());
+        let ages = &self.shared.key_ages;
+        let kept = |turn, accepted_at| ages.is_kept(turn, accepted_at, now);
         let Some(record) = self
             .document()
-            .and_then(|document| document.keyed(&scope, &key.key, since))
+            .and_then(|document| document.keyed(&scope, &key.key, kept))
         else {
             return Known::No;
         };
@@ -223,8 +222,8 @@ fn seen_of(stream: &TurnStream, ordinal: u64, seen: Option<Cursor>) -> Position 
 
 /// Whether a repeat of its request runs a turn once more, and which run that is.
 ///
-/// One that failed before any text is tried again: nothing was shown. One that a user stopped, or
-/// that the upstream ended in order without a word, is over.
+/// One that failed, or was given up, before any text is tried again: nothing was shown. One that a
+/// user stopped, or that the upstream ended in order without a word, is over.
 fn runs_again(record: &TurnRecord) -> Option<u32> {
     let TurnState::Ended(ended) = &record.state else {
         return None;
@@ -235,6 +234,6 @@ fn runs_again(record: &TurnRecord) -> Option<u32> {
         attempt,
         ..
     } = &**ended;
-    let failed = error.is_some() && finish_reason != CANCELLED;
+    let failed = error.is_some() && finish_reason != CANCELLED || finish_reason == ABANDONED;
     (failed && record.reply().is_none()).then(|| attempt + 1)
 }

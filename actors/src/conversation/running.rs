@@ -8,8 +8,9 @@ use std::{
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
 use super::{
-    Begun, Call, Conversation, Pending, Recovering, Running, Stage, Then, Waiting,
+    Asked, Begun, Call, Conversation, Pending, Recovering, Running, Stage, Then, Waiting,
     command::{CancelTurn, Cancelled},
+    context,
     document::{Document, TurnState},
     event::Outcome,
     message::{Content, Draft, Role, Stamp, StoredMessage},
@@ -21,7 +22,7 @@ use crate::{
     error::EngineError,
     json_text::JsonText,
     log::Partial,
-    log::entry::{CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
+    log::entry::{ABANDONED, CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
     metrics::{ProviderErrorLabels, TurnEnd, seconds},
     provider::{Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
     shared::Failpoint,
@@ -33,7 +34,18 @@ pub(super) enum Why {
     Complete,
     Failed(EngineError),
     Cancelled,
+    Abandoned,
     Interrupted(EngineError),
+}
+
+/// What a token is at least, by the estimate that prompts are cut by.
+const BYTES_A_TOKEN: usize = 4;
+
+/// Whether a reply is asked for once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shorter {
+    No,
+    Asked,
 }
 
 impl Conversation {
@@ -42,13 +54,16 @@ impl Conversation {
         if self.running.is_some() {
             return;
         }
-        let Some(next) = self.waiting.pop_front() else {
+        if self.home.provider.is_none() {
+            return;
+        }
+        let Some(mut next) = self.waiting.pop_front() else {
             return;
         };
-        let Some(provider) = &self.home.provider else {
-            return;
-        };
-        let body = self.prompt(&next);
+        let sessions = self.shared.config.sessions;
+        context::name_session(&self.id, sessions, &mut next.parameters);
+        let context_tokens = self.shared.context_tokens(&next.parameters.model);
+        let body = self.prompt(&next, context_tokens);
         let model: Arc<str> = next.parameters.model.as_str().into();
         if let Some(stream) = self.streams.get_mut(next.ordinal) {
             stream.start(model.clone());
@@ -61,15 +76,35 @@ impl Conversation {
             model,
             kept: super::Kept::default(),
             accepted_at: next.accepted_at,
+            last_heard: Instant::now(),
             first_token: None,
             call: Call::Asked,
+            asked: Asked {
+                calls: 0,
+                prompt_bytes: 0,
+                context_tokens,
+                again: Some(next),
+            },
             finish: None,
             usage: None,
             tool_calls: super::ToolCalls::default(),
             deadline: Some(ctx.run_later(limit, Self::overdue)),
         }));
+        self.ask(body, ctx);
+        self.mind_listeners(ctx);
+    }
+
+    /// Asks the provider for the running turn's reply.
+    fn ask(&mut self, body: bytes::Bytes, ctx: &mut Context<Self>) {
+        let (Some(running), Some(provider)) = (&mut self.running, &self.home.provider) else {
+            return;
+        };
+        running.call = Call::Asked;
+        running.asked.calls += 1;
+        running.asked.prompt_bytes = body.len();
+        let (turn, calls) = (running.turn, running.asked.calls);
         let ask = provider.send(Generate {
-            turn: next.turn,
+            turn,
             body,
             reply_to: ctx.address().recipient(),
         });
@@ -77,9 +112,9 @@ impl Conversation {
             let Some(running) = act
                 .running
                 .as_mut()
-                .filter(|running| running.turn == next.turn)
+                .filter(|running| running.turn == turn && running.asked.calls == calls)
             else {
-                // The turn is over: dropping the guard cancels the call.
+                // The turn is over, or asked again: dropping the guard cancels the call.
                 return;
             };
             match asked {
@@ -95,9 +130,39 @@ impl Conversation {
         }));
     }
 
-    fn prompt(&self, next: &Waiting) -> bytes::Bytes {
+    /// Asks once more, with less of the history, if the prompt was longer than the model's context.
+    fn ask_shorter(&mut self, refusal: &UpstreamError, ctx: &mut Context<Self>) -> Shorter {
+        let Some(running) = self.running.as_mut() else {
+            return Shorter::No;
+        };
+        if refusal.kind != UpstreamErrorKind::ContextTooLong || running.first_token.is_some() {
+            return Shorter::No;
+        }
+        let Some(next) = running.asked.again.take() else {
+            return Shorter::No;
+        };
+        let (assumed, before) = (running.asked.context_tokens, running.asked.prompt_bytes);
+        let stated = context::stated_length(&refusal.message).filter(|stated| *stated < assumed);
+        if let Some(stated) = stated {
+            self.shared.learn_context(&next.parameters.model, stated);
+        }
+        // Without a length below ours, half of what was sent: our estimate is too low for this model.
+        let half = u32::try_from(before / (2 * BYTES_A_TOKEN)).unwrap_or(u32::MAX);
+        let half = half
+            .saturating_add(next.parameters.max_tokens)
+            .min(assumed / 2);
+        let body = self.prompt(&next, stated.unwrap_or(half));
+        if body.len() >= before {
+            return Shorter::No;
+        }
+        tracing::info!(conversation = %self.id, assumed, stated, "a prompt was too long: asking once more with less of the history");
+        self.shared.metrics.prompts_cut.inc();
+        self.ask(body, ctx);
+        Shorter::Asked
+    }
+
+    fn prompt(&self, next: &Waiting, context_tokens: u32) -> bytes::Bytes {
         let turns = self.document().map(Document::turns).unwrap_or_default();
-        let context_tokens = self.shared.context_tokens(&next.parameters.model);
         let logged = turns
             .iter()
             .rposition(|record| record.turn == Some(next.turn));
@@ -170,7 +235,7 @@ impl Conversation {
         let tool_calls = match &why {
             Why::Complete => tool_calls.finish(),
             // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
-            Why::Failed(_) | Why::Cancelled | Why::Interrupted(_) => None,
+            Why::Failed(_) | Why::Cancelled | Why::Abandoned | Why::Interrupted(_) => None,
         };
         let model = running.model.clone();
         let Some(stream) = self.streams.get(ordinal) else {
@@ -186,6 +251,7 @@ impl Conversation {
             },
             Why::Failed(error) => (FAILED.to_owned(), None, Some(error)),
             Why::Cancelled => (CANCELLED.to_owned(), None, None),
+            Why::Abandoned => (ABANDONED.to_owned(), None, None),
             Why::Interrupted(error) => (INTERRUPTED.to_owned(), None, Some(error)),
         };
         let now = Timestamp::now();
@@ -432,6 +498,7 @@ impl Handler<Progress> for Conversation {
         if running.first_token.is_none() && msg.deltas.iter().any(speaks) {
             let waited = running.accepted_at.elapsed();
             running.first_token = Some(waited);
+            running.asked.again = None;
             self.shared.metrics.first_token.observe(seconds(waited));
         }
         self.at(Failpoint::Progress);
@@ -457,7 +524,9 @@ impl Handler<Progress> for Conversation {
                     .provider_errors
                     .get_or_create(&labels)
                     .inc();
-                self.finish(Why::Failed(error.into()), ctx);
+                if self.ask_shorter(&error, ctx) == Shorter::No {
+                    self.finish(Why::Failed(error.into()), ctx);
+                }
             }
         }
     }
@@ -469,6 +538,7 @@ impl Outcome {
     pub fn kind(&self) -> TurnEnd {
         match self.finish_reason.as_str() {
             CANCELLED => TurnEnd::Cancelled,
+            ABANDONED => TurnEnd::Abandoned,
             INTERRUPTED => TurnEnd::Interrupted,
             _ if self.error.is_some() => TurnEnd::Failed,
             _ => TurnEnd::Complete,

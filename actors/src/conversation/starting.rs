@@ -122,8 +122,10 @@ impl Conversation {
             key: key.key,
             request: key.request,
         });
-        self.claims
-            .extend(key.clone().map(|key| Claim { ordinal, key }));
+        if let Some(key) = key.clone() {
+            self.claims.push(Claim { ordinal, key });
+            self.shared.key_ages.accepted(command.turn, Instant::now());
+        }
         self.pending.push(Pending {
             head: EntryHead::TurnAccepted(TurnAccepted {
                 // Not before its messages, whatever the clock does.

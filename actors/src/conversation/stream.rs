@@ -18,7 +18,7 @@ use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     json_text::{JsonText, cut_at_or_below, decoded_len},
-    log::entry::{CANCELLED, INTERRUPTED},
+    log::entry::{ABANDONED, CANCELLED, INTERRUPTED},
     provider::{RawJson, ReplyHead},
 };
 
@@ -177,7 +177,7 @@ impl TurnStream {
             key: record.key.as_ref().map(|known| known.0.key.clone()),
         });
         let cut = ended.error.is_some()
-            || [CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
+            || [ABANDONED, CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
         // One that was stopped while it waited had no start.
         if reply.is_some() || !cut {
             stream.start(stream.head.model.as_str().into());

@@ -149,6 +149,18 @@ impl<S> Subscribers<S> {
         self.all.is_empty()
     }
 
+    /// Whether somebody wants to hear a turn.
+    #[must_use]
+    pub fn hears(&self, ordinal: u64) -> bool {
+        self.all
+            .values()
+            .any(|subscriber| match subscriber.interest {
+                Interest::Turn(wanted) | Interest::Outcome(wanted) => wanted == ordinal,
+                Interest::All => true,
+                Interest::History => false,
+            })
+    }
+
     /// Whether somebody waits for credit with something to be sent.
     #[must_use]
     pub fn anyone_waits(&self) -> bool {

@@ -179,6 +179,8 @@ pub const INTERRUPTED: &str = "interrupted";
 pub const FAILED: &str = "error";
 /// Finish reason of a turn that the user stopped.
 pub const CANCELLED: &str = "cancelled";
+/// Finish reason of a turn that was given up as nobody had listened to it for long.
+pub const ABANDONED: &str = "abandoned";
 /// Finish reason where the upstream ended its stream properly but gave none.
 pub const UNKNOWN: &str = "unknown";
 

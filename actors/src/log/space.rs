@@ -31,6 +31,8 @@ pub struct DiskSpace {
     probe: Probe,
     free: AtomicU64,
     low: AtomicBool,
+    /// The log found no room for what must be written before anything else.
+    owes: AtomicBool,
 }
 
 impl DiskSpace {
@@ -53,13 +55,24 @@ impl DiskSpace {
             probe,
             free: AtomicU64::new(u64::MAX),
             low: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
         }
     }
 
     /// Whether nothing new may begin.
     #[must_use]
     pub fn is_low(&self) -> bool {
-        self.low.load(Ordering::Relaxed)
+        self.low.load(Ordering::Relaxed) || self.owes.load(Ordering::Acquire)
+    }
+
+    /// Lets nothing begin, whatever is free: the log has no room for what it owes.
+    pub fn owe(&self) {
+        self.owes.store(true, Ordering::Release);
+    }
+
+    /// The log has written what it owed.
+    pub fn settle(&self) {
+        self.owes.store(false, Ordering::Release);
     }
 
     /// Bytes that were free at the last check.

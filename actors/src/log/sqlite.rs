@@ -77,6 +77,8 @@ pub enum Injected {
     Nothing,
     /// The commit is taken to have failed, with an unknown outcome.
     CommitError,
+    /// Before the commit: the disk is full, nothing is written. After it: nothing.
+    DiskFull,
 }
 
 /// A place for fault injection: called on the writer's thread, may block it.

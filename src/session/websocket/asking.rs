@@ -4,8 +4,8 @@ use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use idol_actors::{
     conversation::{
         command::{
-            Attach, Attachment, Begin, From, Listener, Manner, Resume, Resumed, Said, StartTurn,
-            Started, Took, Want,
+            Attach, Attachment, Begin, CancelTurn, Cancelled, From, Listener, Manner, Resume,
+            Resumed, Said, StartTurn, Started, Took, Want,
         },
         event::Cursor,
         stream::Passing,
@@ -42,13 +42,19 @@ struct Saying {
 impl WsSession {
     /// Carries out the messages that wait, one after the other.
     pub(super) fn next_message(&mut self, ctx: &mut Ctx) {
-        while self.busy == Busy::No && self.own.len() < limits::OWN_TURNS_MAX {
+        while self.busy == Busy::No && self.may_go_on() {
             let Some(message) = self.inbox.pop_front() else {
                 return;
             };
             match message {
                 ClientMessage::Ping => {}
                 ClientMessage::Leave { conversation } => self.leave(conversation),
+                ClientMessage::Cancel { conversation, turn } => {
+                    match conversation.or_else(|| self.current.clone()) {
+                        Some(named) => self.cancel(named, turn, ctx),
+                        None => ctx.text(socket::refused(&Refused::no_conversation())),
+                    }
+                }
                 ClientMessage::History { conversation, part } => {
                     match conversation.or_else(|| self.current.clone()) {
                         Some(named) => self.history(named, part, ctx),
@@ -119,6 +125,59 @@ impl WsSession {
                 }
             }
         }
+    }
+
+    /// Whether the next message is carried out although many turns of this client are not over.
+    fn may_go_on(&self) -> bool {
+        self.own.len() < limits::OWN_TURNS_MAX
+            || matches!(self.inbox.front(), Some(ClientMessage::Cancel { .. }))
+    }
+
+    /// Stops turns, when all that was asked before it is carried out.
+    fn cancel(&mut self, named: Named, turn: Option<TurnId>, ctx: &mut Ctx) {
+        self.busy = Busy::Yes;
+        let cancel = self.cancelling(&named, turn);
+        ctx.spawn(cancel.into_actor(self).map(move |cancelled, act, ctx| {
+            // Whoever listens to a turn that was stopped is told its end.
+            if let Err(error) = cancelled {
+                ctx.text(socket::turn_error(&named.spelled, None, &error));
+            }
+            act.ready(ctx);
+        }));
+    }
+
+    /// Stops what there is to be stopped if what was asked before is still being carried out:
+    /// a message on its way to the log has its upstream call already.
+    pub(super) fn cancel_early(
+        &self,
+        conversation: Option<&Named>,
+        turn: Option<TurnId>,
+        ctx: &mut Ctx,
+    ) {
+        // What waits before it may name another conversation.
+        let current = self.current.as_ref().filter(|_| self.inbox.is_empty());
+        let Some(named) = conversation.or(current) else {
+            return;
+        };
+        if self.busy == Busy::No && self.inbox.is_empty() {
+            return;
+        }
+        let cancel = self.cancelling(named, turn);
+        // What comes of it is told when its turn has come.
+        ctx.spawn(cancel.into_actor(self).map(|_, _, _| {}));
+    }
+
+    fn cancelling(
+        &self,
+        named: &Named,
+        turn: Option<TurnId>,
+    ) -> impl Future<Output = Result<Cancelled, EngineError>> + 'static {
+        let conversation = self.handle_of(named);
+        let command = CancelTurn {
+            caller: self.caller.clone(),
+            turn,
+        };
+        async move { conversation.cancel(command).await }
     }
 
     fn remember(&mut self, named: &Named, choice: &PromptChoice) {

@@ -3,13 +3,14 @@
 use std::pin::pin;
 
 use futures::poll;
+use idol_actors::shared::Placement;
 use idol_simulator::{Script, Simulator};
 
 use super::Disk;
 use crate::{
     helpers::{mirrored, refused, say, text_of, until, within},
     process::{Launch, assistant, user},
-    resilience::full_disk,
+    resilience::{full_disk, no_room},
 };
 
 #[tokio::test]
@@ -115,4 +116,63 @@ async fn a_turn_ends_on_a_full_disk_with_the_room_that_was_kept_for_it() {
     process.stop().await;
     let file = disk.path().join("data/conversations/running.json");
     assert_eq!(mirrored(&std::fs::read(file).unwrap()), document);
+}
+
+#[tokio::test]
+async fn a_start_on_a_disk_that_is_full_reads_and_serves_again_once_there_is_room() {
+    let Some(disk) = Disk::mount(16) else {
+        return no_room::reads_and_serves_again_by_itself(Placement::Engine(2)).await;
+    };
+    let simulator = Simulator::start().unwrap();
+    let launch = Launch::with(&simulator)
+        .set("DATA_DIR", disk.path().join("data").to_str().unwrap())
+        .set("MIN_FREE_MB", "0")
+        .set("MIRROR_IDLE_SECS", "3600");
+    let process = launch.start().await;
+    process.chat("early", "I am Alice").await;
+    let gate = simulator.gate();
+    // So much text that its end finds no room in what SQLite has reserved already.
+    let script = Script::from("tokens=4,size=200000").hold_at(3, &gate);
+    let reply = script.expected_text().unwrap();
+    simulator.script(script);
+    let mut events = process.stream("running", "Tell me a story").await;
+    let mut seen = Vec::new();
+    while text_of(&seen).len() < 200_000 {
+        seen.push(events.next().await.unwrap());
+    }
+    until("the text to be kept", async || {
+        let metrics = process.get("/metrics").await.text().await.unwrap();
+        let pieces = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("idol_router_reply_pieces_kept_total "));
+        (pieces.unwrap() != "0").then_some(())
+    })
+    .await;
+    process.kill().await;
+    let filler = disk.fill();
+
+    let process = launch.start().await;
+
+    assert_eq!(process.get("/ready").await.status(), 503);
+    assert_eq!(process.said("early").await[0], user("I am Alice"));
+    assert_eq!(process.said("running").await, [user("Tell me a story")]);
+    for id in ["running", "early", "new"] {
+        let answer = process.post("/chat", &say(id, "hi")).await;
+        refused(answer, 503, "storage_unavailable").await;
+    }
+    filler.remove();
+    until("service to resume", async || {
+        let answer = process.post("/chat", &say("running", "hi")).await;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(process.get("/ready").await.status(), 200);
+    let document = process.document("running").await;
+    let kept = document["messages"][1]["content"].as_str().unwrap();
+    assert!(
+        !kept.is_empty() && reply.starts_with(kept),
+        "{}",
+        kept.len()
+    );
+    assert_eq!(document["messages"][1]["finish_reason"], "interrupted");
 }

@@ -218,11 +218,17 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
-        if let Some(before_commit) = &self.options.before_commit
-            && before_commit() == Injected::CommitError
-        {
-            drop(self.roll_back());
-            return Err(Failure::Unknown(Arc::from("injected before the commit")));
+        let injected = self.options.before_commit.as_ref().map(|it| it());
+        match injected {
+            None | Some(Injected::Nothing) => {}
+            Some(Injected::CommitError) => {
+                drop(self.roll_back());
+                return Err(Failure::Unknown(Arc::from("injected before the commit")));
+            }
+            Some(Injected::DiskFull) => {
+                drop(self.roll_back());
+                return Err(Failure::NotWritten(Arc::from("injected: the disk is full")));
+            }
         }
         if let Err(error) = self.execute("COMMIT") {
             let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);

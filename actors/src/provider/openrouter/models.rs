@@ -1,11 +1,14 @@
 //! The upstream's list of models, for the length of their contexts.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
+    fs,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{
@@ -107,6 +110,54 @@ pub async fn fetch_context_lengths(
     Ok(context_lengths(&body)?)
 }
 
+/// A list as it is kept over restarts.
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    /// Whose list it is.
+    base_url: Cow<'a, str>,
+    context_lengths: Cow<'a, HashMap<String, u32>>,
+}
+
+/// The list of this upstream that an earlier process kept; empty if there is none.
+///
+/// Blocks for a moment: to be called before anybody waits.
+#[must_use]
+pub fn kept(file: &Path, base_url: &str) -> HashMap<String, u32> {
+    let Ok(json) = fs::read(file) else {
+        return HashMap::new();
+    };
+    match serde_json::from_slice::<Kept<'_>>(&json) {
+        Ok(kept) if kept.base_url == base_url => kept.context_lengths.into_owned(),
+        Ok(_of_another) => HashMap::new(),
+        Err(error) => {
+            tracing::warn!(%error, "the model list that was kept cannot be read; it is asked for again");
+            HashMap::new()
+        }
+    }
+}
+
+/// Keeps the list of this upstream. It is a help, not a need: if that fails, it is said, no more.
+pub async fn keep(file: &Path, base_url: &str, lengths: &HashMap<String, u32>) {
+    let kept = Kept {
+        base_url: base_url.into(),
+        context_lengths: Cow::Borrowed(lengths),
+    };
+    let Ok(json) = serde_json::to_vec(&kept) else {
+        return;
+    };
+    let file = file.to_owned();
+    let write = move || {
+        // Renamed into place: a reader finds one list or the other.
+        let temporary = file.with_extension("json.tmp");
+        fs::write(&temporary, json).and_then(|()| fs::rename(&temporary, &file))
+    };
+    match tokio::task::spawn_blocking(write).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the model list is not kept over a restart"),
+        Err(error) => tracing::warn!(%error, "keeping the model list failed"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +180,18 @@ mod tests {
             (2, 4096, 8192)
         );
         assert!(context_lengths(b"<html>").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_list_is_kept_for_its_upstream_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("models.json");
+        assert_eq!(kept(&file, "http://one/v1"), HashMap::new());
+        let lengths = HashMap::from([("a/b".to_owned(), 4_096)]);
+        keep(&file, "http://one/v1", &lengths).await;
+        assert_eq!(kept(&file, "http://one/v1"), lengths);
+        assert_eq!(kept(&file, "http://two/v1"), HashMap::new());
+        fs::write(&file, "{").unwrap();
+        assert_eq!(kept(&file, "http://one/v1"), HashMap::new());
     }
 }
