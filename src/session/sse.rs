@@ -249,11 +249,9 @@ impl Handler<Deliver> for SseSession {
                 self.finish(last, ctx);
                 return;
             }
-            EventBody::Received(received) => Some(sse::conversation_start(
-                &self.spelled,
-                event.turn,
-                received.message,
-            )),
+            EventBody::Received(received) => {
+                Some(sse::conversation_start(&self.spelled, event.turn, received))
+            }
             _ => self.encode(&event),
         };
         let mut book = self.book.borrow_mut();

@@ -3,15 +3,17 @@
 use bytes::Bytes;
 use idol_actors::{
     conversation::{
+        command::At,
         event::{Event, EventBody, Outcome},
         message::StoredMessage,
     },
     error::EngineError,
-    id::TurnId,
+    id::{MessageId, TurnId},
     limits::WATCHED_MAX,
 };
 
 use super::{
+    branch,
     chat::{Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
     document::{bytes_of, instant, messages},
     fields::Fields,
@@ -51,6 +53,21 @@ pub enum ClientMessage {
         /// Everything else.
         choice: PromptChoice,
         /// For the client to recognize its message by.
+        client_message_id: Option<String>,
+        /// Whether reasoning is wanted.
+        reasoning: Reasoning,
+    },
+    /// Wants something of the history replaced.
+    Replace {
+        /// The conversation; none: the one last named on this socket.
+        conversation: Option<Named>,
+        /// What.
+        at: At,
+        /// The user's message in its place; none: a reply is to be made again.
+        message: Option<String>,
+        /// Everything else.
+        choice: PromptChoice,
+        /// For the client to recognize its request by.
         client_message_id: Option<String>,
         /// Whether reasoning is wanted.
         reasoning: Reasoning,
@@ -168,6 +185,19 @@ impl ClientMessage {
                 conversation: conversation_of(&mut fields)?,
             },
             Some("history") => Self::history(&mut fields)?,
+            Some("regenerate") => {
+                let at = At::Reply(branch::message_id(&mut fields));
+                Self::replace(&mut fields, at, None)?
+            }
+            Some("edit") => {
+                let at = branch::required_message_id(&mut fields);
+                let Some(message) = fields.filled("message") else {
+                    return Err(Self::no_message(&mut fields));
+                };
+                // What is missing was an error.
+                let at = at.map_or(At::End, At::Message);
+                Self::replace(&mut fields, at, Some(message))?
+            }
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Refused::invalid(format!("Unknown message type: {shown}")));
@@ -227,13 +257,28 @@ impl ClientMessage {
     fn message(fields: &mut Fields<'_>) -> Result<Self, Refused> {
         let message = fields.filled("message");
         let Some(message) = message else {
-            if fields.errors.is_empty() {
-                return Err(Refused::invalid("message is required"));
-            }
-            return Err(ApiError::Invalid(std::mem::take(&mut fields.errors)).into());
+            return Err(Self::no_message(fields));
         };
         Ok(Self::Message {
             conversation: conversation_of(fields)?,
+            message,
+            choice: choice_of(fields),
+            client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
+            reasoning: reasoning_of(fields),
+        })
+    }
+
+    fn no_message(fields: &mut Fields<'_>) -> Refused {
+        match fields.errors.is_empty() {
+            true => Refused::invalid("message is required"),
+            false => ApiError::Invalid(std::mem::take(&mut fields.errors)).into(),
+        }
+    }
+
+    fn replace(fields: &mut Fields<'_>, at: At, message: Option<String>) -> Result<Self, Refused> {
+        Ok(Self::Replace {
+            conversation: conversation_of(fields)?,
+            at,
             message,
             choice: choice_of(fields),
             client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
@@ -261,7 +306,7 @@ impl ClientMessage {
                 ..
             } => *reasoning == Reasoning::Shown || client_message_id.is_some(),
             Self::Ping => false,
-            Self::Leave { .. } | Self::History { .. } => true,
+            Self::Leave { .. } | Self::History { .. } | Self::Replace { .. } => true,
         }
     }
 }
@@ -329,6 +374,16 @@ pub fn message_received(spelled: &str, event: &Event, client_message_id: Option<
         .end()
 }
 
+/// `history_truncated`: what follows a message is about to be replaced.
+#[must_use]
+pub fn history_truncated(spelled: &str, turn: TurnId, after: Option<MessageId>) -> String {
+    let object = typed("history_truncated", spelled, 64).shown("turn_id", turn);
+    match after {
+        Some(after) => object.shown("after", after).end(),
+        None => object.raw("after", "null").end(),
+    }
+}
+
 /// `user_message`: somebody said something on another device.
 #[must_use]
 pub fn user_message(
@@ -356,9 +411,10 @@ pub fn user_message(
 #[must_use]
 pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
     let object = match &event.body {
-        EventBody::Started { .. } => typed("response_start", spelled, 64)
+        EventBody::Started { replaces, .. } => typed("response_start", spelled, 128)
             .shown("turn_id", event.turn)
-            .shown("message_id", event.reply),
+            .shown("message_id", event.reply)
+            .maybe(*replaces, |it, id| it.shown("replaces", id)),
         EventBody::Text { offset, text, .. } => typed("chunk", spelled, text.as_escaped().len())
             .escaped("content", text.as_escaped())
             .shown("turn_id", event.turn)

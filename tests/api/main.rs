@@ -13,6 +13,7 @@
 mod helpers;
 
 mod bad_input;
+mod branches;
 mod cancelling;
 mod chat;
 mod crash;

@@ -267,6 +267,8 @@ impl Conversation {
                         changes => changes.refuse(EngineError::StorageUnavailable),
                     }
                 }
+            } else {
+                self.carry_out_parked(ctx);
             }
             return;
         }
@@ -278,10 +280,12 @@ impl Conversation {
                 return;
             }
             self.import_found(ctx);
+            self.carry_out_parked(ctx);
             self.delete_once_settled(ctx);
             self.drained_check();
             return;
         }
+        self.carry_out_parked(ctx);
         self.flush(ctx);
         self.delete_once_settled(ctx);
         self.drained_check();
@@ -348,12 +352,7 @@ impl Pending {
     fn entry(&self) -> Entry {
         Entry {
             head: self.head.clone(),
-            messages: self
-                .messages
-                .iter()
-                .map(StoredMessage::fragment)
-                .cloned()
-                .collect(),
+            messages: self.messages.iter().map(StoredMessage::whole).collect(),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct StartTurn {
     pub caller: Caller,
     /// Minted by the session: the same command may be sent again.
     pub turn: TurnId,
+    /// Where in the history.
+    pub at: At,
     /// User, assistant and tool messages, in order; a repeated history is recognized.
     pub messages: Vec<Draft>,
     /// How the reply is asked for.
@@ -52,6 +54,20 @@ pub struct StartTurn {
     pub character_id: Option<String>,
     /// What a repeat of this request is recognized by.
     pub key: Option<RequestKey>,
+}
+
+/// Where in the history a turn begins. One that replaces does so once it has a reply, and needs a
+/// conversation that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum At {
+    /// Behind it.
+    #[default]
+    End,
+    /// At the reply of this id, or to the user's message of this id; none: the newest one. What it
+    /// answered is answered again; the command has no messages.
+    Reply(Option<MessageId>),
+    /// At the user's message of this id, which the command's message replaces.
+    Message(MessageId),
 }
 
 /// An idempotency key, and what it was sent with. Counts within the conversation and the caller.

@@ -97,7 +97,8 @@ fn window<'a>(
         let cost = tokens(&turn.messages);
         if cost > left {
             // Without new messages the newest turn holds what is to be answered: it stays.
-            if new.is_empty() && start == history.len() {
+            let is_newest = history[start..].iter().all(|it| it.messages.is_empty());
+            if new.is_empty() && is_newest {
                 start -= 1;
             }
             break;
@@ -185,6 +186,7 @@ mod tests {
                 .collect::<SmallVec<_>>(),
             state: TurnState::Imported,
             key: None,
+            branch: None,
         }
     }
 

@@ -97,8 +97,20 @@ impl Conversation {
         let Some(turn) = record.turn.filter(|_| same) else {
             return Known::Refused(EngineError::KeyReused);
         };
-        if let Some(attempt) = runs_again(record) {
-            return Known::Again { turn, attempt };
+        let replaced = self.document().is_some_and(|it| it.was_replaced(turn));
+        match runs_again(record) {
+            // What replaced it answers for it.
+            Some(_) if replaced => {
+                let stands = self.document().and_then(|it| it.stands_for(turn));
+                return match stands.and_then(|turn| self.streamed(turn)) {
+                    Some(ordinal) => Known::Turn(ordinal),
+                    None => Known::Refused(EngineError::Restarted),
+                };
+            }
+            // A turn that is about to replace something may replace it, too: that is waited for.
+            Some(_) if self.is_replacing() => return Known::Refused(EngineError::Busy),
+            Some(attempt) => return Known::Again { turn, attempt },
+            None => {}
         }
         // What there is of a reply that broke off was paid for: a repeat gets it as it stands.
         if let TurnState::Ended(ended) = &record.state
@@ -111,6 +123,11 @@ impl Conversation {
             Some(ordinal) => Known::Turn(ordinal),
             None => Known::Refused(EngineError::Restarted),
         }
+    }
+
+    fn is_replacing(&self) -> bool {
+        let running = self.running.as_ref().and_then(|running| running.replaces);
+        running.is_some() || self.waiting.iter().any(|it| it.replaces.is_some())
     }
 
     /// The ordinal of a turn, taken from the history if its items are not kept any more.

@@ -58,6 +58,7 @@ impl Conversation {
             ordinal: next.ordinal,
             turn: next.turn,
             attempt: next.attempt,
+            replaces: next.replaces,
             model,
             kept: super::Kept::default(),
             accepted_at: next.accepted_at,
@@ -96,6 +97,13 @@ impl Conversation {
     }
 
     fn prompt(&self, next: &Waiting) -> bytes::Bytes {
+        if let (Some(at), Some(document)) = (next.replaces, self.document()) {
+            let logged = document.turn(next.turn).map(|it| document.received(it));
+            let own = logged.unwrap_or(&next.messages);
+            let (history, new) = document.before(at, own);
+            let context_tokens = self.shared.context_tokens(&next.parameters.model);
+            return prompt::assemble(&next.parameters, history, &new, context_tokens);
+        }
         let turns = self.document().map(Document::turns).unwrap_or_default();
         let context_tokens = self.shared.context_tokens(&next.parameters.model);
         let logged = turns

@@ -66,6 +66,7 @@ pub struct TurnStream {
     turn: TurnId,
     reply: MessageId,
     head: Arc<ReplyHead>,
+    replaces: Option<MessageId>,
     items: Vec<Item>,
     shown: Shown,
     audience: Audience,
@@ -97,6 +98,7 @@ impl TurnStream {
             turn,
             reply,
             head: Arc::default(),
+            replaces: None,
             items: Vec::new(),
             shown: Shown::No,
             audience: Audience::Everybody,
@@ -128,6 +130,7 @@ impl TurnStream {
 
     /// The acceptance is synced: from now on the turn may be shown.
     pub fn show(&mut self, received: Received) {
+        self.replace(&received);
         self.items
             .insert(0, Item::Whole(EventBody::Received(received)));
         self.shown = Shown::Yes;
@@ -170,6 +173,7 @@ impl TurnStream {
         stream.show(Received {
             message: received.last().and_then(StoredMessage::id),
             messages: received,
+            replacing: record.branch.as_ref().map(|branch| branch.told()),
         });
         let cut = ended.error.is_some()
             || [CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
@@ -217,14 +221,27 @@ impl TurnStream {
 
     /// Replaces what was received: a message that waits may be given a later time.
     pub fn receive_again(&mut self, received: Received) {
+        self.replace(&received);
         if let Some(Item::Whole(EventBody::Received(old))) = self.items.first_mut() {
             *old = received;
         }
     }
 
+    /// Notes what the turn replaces; it may have been started before that could be told.
+    fn replace(&mut self, received: &Received) {
+        self.replaces = received.replacing.and_then(|it| it.message);
+        for item in &mut self.items {
+            if let Item::Whole(EventBody::Started { replaces, .. }) = item {
+                *replaces = self.replaces;
+            }
+        }
+    }
+
     /// The upstream is asked.
     pub fn start(&mut self, model: Arc<str>) {
-        self.items.push(Item::Whole(EventBody::Started { model }));
+        let replaces = self.replaces;
+        self.items
+            .push(Item::Whole(EventBody::Started { model, replaces }));
     }
 
     /// Appends reply text, joined to text right before it.
@@ -663,6 +680,7 @@ mod tests {
         Received {
             messages: Vec::new(),
             message: None,
+            replacing: None,
         }
     }
 

@@ -296,6 +296,7 @@ mod tests {
         streams.get_mut(ordinal).unwrap().show(Received {
             messages: Vec::new(),
             message: None,
+            replacing: None,
         });
         ordinal
     }
@@ -401,6 +402,7 @@ mod tests {
             messages: smallvec::SmallVec::new(),
             state: TurnState::Ended(Box::new(ended)),
             key: None,
+            branch: None,
         };
         let mut streams = Streams::new(1);
         let seen: RefCell<Vec<(&str, TurnId)>> = RefCell::default();

@@ -123,20 +123,26 @@ impl WsSession {
     ) -> Wrote {
         let timestamps = self.server.timestamps;
         match &event.body {
-            EventBody::Received(received) => match whose {
-                Whose::Own(id) => {
-                    let id = id.as_deref();
-                    ctx.text(socket::message_received(&named.spelled, event, id));
+            EventBody::Received(received) => {
+                if let Some(replacing) = received.replacing {
+                    let (turn, after) = (event.turn, replacing.after);
+                    ctx.text(socket::history_truncated(&named.spelled, turn, after));
                 }
-                Whose::Others => {
-                    let user_message = |message| {
-                        socket::user_message(&named.spelled, event.turn, message, timestamps)
-                    };
-                    for text in received.messages.iter().filter_map(user_message) {
-                        ctx.text(text);
+                match whose {
+                    Whose::Own(id) => {
+                        let id = id.as_deref();
+                        ctx.text(socket::message_received(&named.spelled, event, id));
+                    }
+                    Whose::Others => {
+                        let user_message = |message| {
+                            socket::user_message(&named.spelled, event.turn, message, timestamps)
+                        };
+                        for text in received.messages.iter().filter_map(user_message) {
+                            ctx.text(text);
+                        }
                     }
                 }
-            },
+            }
             EventBody::Ended(outcome) => {
                 ctx.text(socket::ended(&named.spelled, event, outcome, timestamps));
             }
