@@ -12,9 +12,10 @@ use crate::{
         document::{Document, TurnRecord, TurnState},
         message::{Role, StoredMessage},
     },
+    error::EngineError,
     id::{ConversationId, MessageId},
     importing::{self, UnknownRole},
-    log::entry::{Added, EntryHead, Prepended, TurnEnded, UNKNOWN},
+    log::entry::{Added, EntryHead, INTERRUPTED, Prepended, TurnEnded, UNKNOWN},
     mirror::imported::ImportedDocument,
     time::Timestamp,
 };
@@ -53,9 +54,13 @@ pub(crate) fn offer(
     }
     if let Some(replaced) = replaced_last(&mine[common..], &theirs[common]) {
         let suffix = theirs.into_iter().skip(common).collect();
-        return Ok(Offer::Entries(branched(ours, replaced, suffix, now)));
+        let mut entries = ends_of(ours, &mine[common..], now);
+        entries.extend(branched(ours, replaced, suffix, now));
+        return Ok(Offer::Entries(entries));
     }
-    if is_earlier(ours, &theirs, common) {
+    let revision = copy.revision.as_ref();
+    let is_ours = revision.is_some_and(|it| it.incarnation == ours.incarnation());
+    if (is_ours || was_replaced(ours, &theirs[common])) && all_known(ours, &theirs) {
         return Ok(Offer::Nothing);
     }
     let known: HashSet<_> = mine.iter().filter_map(|message| message.id()).collect();
@@ -72,6 +77,32 @@ pub(crate) fn offer(
     Ok(Offer::Parted)
 }
 
+/// Ends for the turns of these messages that are open: what was replaced had ended.
+fn ends_of(
+    ours: &Document,
+    replaced: &[&StoredMessage],
+    now: Timestamp,
+) -> Vec<(EntryHead, Vec<StoredMessage>)> {
+    let is_replaced = |record: &&TurnRecord| {
+        let first = record.messages.first();
+        first.is_some_and(|first| replaced.iter().any(|it| it.id() == first.id()))
+    };
+    let open = ours.turns().iter().filter(is_replaced);
+    open.filter_map(|record| match record.state {
+        TurnState::Open { attempt, .. } => Some(TurnEnded {
+            at: now,
+            turn: record.turn?,
+            attempt,
+            finish_reason: INTERRUPTED.to_owned(),
+            usage: None,
+            error: Some(EngineError::Restarted.code().to_owned()),
+        }),
+        TurnState::Ended(_) | TurnState::Imported => None,
+    })
+    .map(|ended| (EntryHead::TurnEnded(ended), Vec::new()))
+    .collect()
+}
+
 /// Entries for messages that replace the end of what the log has. A turn that is open may be the one
 /// that was to do so.
 fn branched(
@@ -80,11 +111,17 @@ fn branched(
     suffix: Vec<StoredMessage>,
     now: Timestamp,
 ) -> Vec<(EntryHead, Vec<StoredMessage>)> {
-    let first = suffix.first().and_then(StoredMessage::id);
     let mut open = ours.turns().iter().filter(|it| it.is_open());
+    // Its reply may have been replaced since.
     let begins = open.find(|it| {
-        let own = ours.received(it).first().and_then(StoredMessage::id);
-        it.branch.is_some() && own.or(it.reply_id) == first
+        let ids = ours.received(it).iter().map(StoredMessage::id);
+        let whole = ids.chain([it.reply_id]);
+        it.branch.is_some()
+            && suffix
+                .iter()
+                .map(StoredMessage::id)
+                .take(whole.clone().count())
+                .eq(whole)
     });
     let Some(turn) = begins else {
         let added = Added {
@@ -102,21 +139,21 @@ fn same(mine: &StoredMessage, theirs: &StoredMessage) -> bool {
     mine.id() == theirs.id() && mine.comparable() == theirs.comparable()
 }
 
-/// Whether a copy shows what the log had before something was replaced.
-fn is_earlier(ours: &Document, theirs: &[StoredMessage], common: usize) -> bool {
-    let of_id = |message| (StoredMessage::id(message), message);
-    let replaced: HashMap<_, _> = ours.replaced().map(of_id).collect();
-    let mut known: HashMap<_, _> = ours.messages().map(of_id).collect();
-    let is_in = |all: &HashMap<_, &StoredMessage>, message: &StoredMessage| {
-        let found = all.get(&message.id());
+/// Whether the log had a message in the document once.
+fn was_replaced(ours: &Document, message: &StoredMessage) -> bool {
+    ours.replaced().any(|it| same(it, message))
+}
+
+/// Whether the log has all these messages, in the document or replaced: a copy shows what there was
+/// before something was replaced, or before a reply came to a message that others waited behind.
+fn all_known(ours: &Document, theirs: &[StoredMessage]) -> bool {
+    let all = ours.messages().chain(ours.replaced());
+    let known: HashMap<_, _> = all.map(|message| (message.id(), message)).collect();
+    let is_known = |message: &StoredMessage| {
+        let found = known.get(&message.id());
         found.is_some_and(|found| same(found, message))
     };
-    let parts = theirs.get(common);
-    if !parts.is_some_and(|message| is_in(&replaced, message)) {
-        return false;
-    }
-    known.extend(replaced);
-    theirs.iter().all(|message| is_in(&known, message))
+    theirs.iter().all(is_known)
 }
 
 /// The message that a copy's message replaced, if it did so in the newest exchange: then nothing

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 mod branches;
+#[cfg(test)]
+mod tests;
 
 pub use branches::{Branch, Heirs, Kind, NoPlace, Replacing};
 
@@ -400,10 +402,10 @@ impl Document {
         self.turns[position].messages.push(reply);
         // Messages that waited behind this reply stand after it, so their time is later, too.
         let mut last = time;
-        for message in self.turns[position + 1..]
-            .iter_mut()
-            .flat_map(|later| later.messages.iter_mut())
-        {
+        for message in self.turns[position + 1..].iter_mut().flat_map(|later| {
+            let own = later.branch.iter_mut().flat_map(|it| it.own.iter_mut());
+            later.messages.iter_mut().chain(own)
+        }) {
             if message.timestamp() <= last {
                 *message = message.at(last.next());
             }

@@ -91,20 +91,27 @@ impl Document {
             None => self.newest().ok_or(NoPlace::Nothing)?,
         };
         // A reply that is under way has no place yet, but the turn that it will stand in.
-        if kind == Kind::Reply
-            && self
-                .turns
-                .iter()
-                .any(|it| it.is_open() && it.reply_id == Some(at))
-        {
+        let mut open = self.turns.iter().filter(|it| it.is_open());
+        if kind == Kind::Reply && open.any(|it| it.reply_id == Some(at)) {
             return Ok(at);
         }
+        let said = self.messages().chain(self.replaced());
+        let mut named = said.filter(|it| it.id() == Some(at));
+        if kind == Kind::Message && named.any(|it| it.role() != Role::User) {
+            return Err(NoPlace::NotTheUsers);
+        }
         let place = self.place(at, kind)?;
-        let known = |id: &MessageId| self.find(*id).is_some();
-        let here = self.turns[place.turn].messages.get(place.stays);
-        let answered = self.turns[place.turn].reply_id.filter(known);
+        let record = &self.turns[place.turn];
+        let here = record.messages.get(place.stays);
+        let here = here.and_then(StoredMessage::id);
+        let owed = record.reply_id.filter(|id| self.find(*id) == Some(place));
         // The message itself, whatever a client called it by.
-        Ok(here.and_then(StoredMessage::id).or(answered).unwrap_or(at))
+        Ok(match kind {
+            Kind::Reply => here.or(owed).unwrap_or(at),
+            Kind::Message => here
+                .filter(|here| self.standing_for(at) == *here)
+                .unwrap_or(at),
+        })
     }
 
     /// The history before a turn that replaces, and what it answers.
@@ -219,6 +226,9 @@ impl Document {
         // Each turn that replaces names an older message: as many steps as there are turns.
         for _ in 0..=self.turns.len() {
             id = successor(&self.heirs, id);
+            if self.messages().any(|it| it.id() == Some(id)) {
+                break;
+            }
             let waits = |record: &&TurnRecord| {
                 record.messages.is_empty()
                     && (record.reply_id == Some(id)
@@ -234,13 +244,16 @@ impl Document {
     }
 
     fn place(&self, at: MessageId, kind: Kind) -> Result<Place, NoPlace> {
-        let named = self.find(self.standing_for(at)).ok_or(NoPlace::Unknown)?;
-        let role = |place: Place| {
-            let message = self.turns[place.turn].messages.get(place.stays);
-            message.map(StoredMessage::role)
-        };
-        let place = match (kind, role(named)) {
+        let stands = self.standing_for(at);
+        let named = self.find(stands).ok_or(NoPlace::Unknown)?;
+        let message = self.turns[named.turn].messages.get(named.stays);
+        let place = match (kind, message.map(StoredMessage::role)) {
             (Kind::Message, Some(Role::User)) => return Ok(named),
+            // Another reply took the place of the one that the message followed: it follows that.
+            (Kind::Message, Some(_)) if stands != at => Place {
+                stays: named.stays + 1,
+                ..named
+            },
             (Kind::Message, _) => return Err(NoPlace::NotTheUsers),
             (Kind::Reply, Some(Role::System)) => return Err(NoPlace::System),
             (Kind::Reply, Some(Role::Assistant) | None) => named,
@@ -393,6 +406,7 @@ pub(super) fn replacing(message: StoredMessage, old: Option<StoredMessage>) -> S
     };
     let mut all = old.alternatives().to_vec();
     all.push(old);
+    all.retain(|it| it.id() != message.id());
     message.with_alternatives(all)
 }
 
