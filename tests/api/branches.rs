@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 
 use crate::helpers::{Events, Setup, TestApp, within};
 
+mod copies;
 mod crashes;
 mod doors;
 mod edited;
 mod imported;
+mod killed;
 mod queued;
 mod regenerated;
 mod sockets;
