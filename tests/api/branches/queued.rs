@@ -4,7 +4,7 @@ use idol_simulator::Script;
 use serde_json::json;
 
 use super::{events, others, post, talked, texts};
-use crate::helpers::{DEADLINE, Events, TestApp, say};
+use crate::helpers::{DEADLINE, Events, TestApp, refused, say};
 
 async fn start_of(app: &TestApp, body: serde_json::Value) -> Events {
     let mut stream = app.stream(body).await;
@@ -106,4 +106,32 @@ async fn a_waiting_one_that_is_stopped_replaces_nothing() {
     );
     running.all().await;
     assert_eq!(texts(&app.document("c1").await), ["m1", "r1", "m2", "r2"]);
+}
+
+#[tokio::test]
+async fn the_repeat_of_a_failed_request_that_is_answered_anew_waits_and_gets_that_answer() {
+    let app = talked(1).await;
+    let key = "the-key-of-a-failed-request";
+    let ask = || {
+        let request = app.http.post(app.url("/chat"));
+        let request = request.header("Idempotency-Key", key);
+        request.json(&say("c1", "m2")).send()
+    };
+    app.simulator.script("fault=status:unknown_model");
+    refused(ask().await.unwrap(), 400, "upstream_rejected").await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::new().text("r2").hold_headers(&gate));
+    let again = post(&app, "c1", "regenerate", json!({})).await;
+    gate.reached(1, DEADLINE).await.unwrap();
+
+    refused(ask().await.unwrap(), 429, "conversation_busy").await;
+
+    gate.open();
+    let told = events(again).await;
+    let answer: serde_json::Value = ask().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["turn_id"], told[0]["turn_id"]);
+    assert_eq!(answer["choices"][0]["message"]["content"], "r2");
+    let document = app.document("c1").await;
+    assert_eq!(texts(&document), ["m1", "r1", "m2", "r2"]);
 }
