@@ -295,6 +295,7 @@ async fn checkpoints() {
                 character_id: None,
                 model: "a/model".to_owned(),
                 key: None,
+                replaces: None,
             }),
         ];
         let entries = heads.map(|head| Entry {

@@ -24,7 +24,7 @@ use futures::{FutureExt, future::BoxFuture};
 use idol_actors::{
     caller::Caller,
     conversation::{
-        command::{Attachment, Deliver, Listener, StartTurn, Want},
+        command::{At, Attachment, Deliver, Listener, StartTurn, Want},
         event::EventBody,
         message::{Draft, Role},
         prompt::Parameters,
@@ -172,6 +172,7 @@ impl Handler<Turn> for Worker {
         let command = StartTurn {
             caller: Caller::Anonymous,
             turn: TurnId::now(),
+            at: At::End,
             messages: vec![Draft::text(
                 Role::User,
                 JsonText::escape("Tell me a story."),

@@ -16,6 +16,7 @@ use futures::FutureExt;
 use crate::error::ApiError;
 
 mod body;
+mod branches;
 mod cancel;
 mod chat;
 mod conversations;
@@ -52,6 +53,16 @@ pub fn configure(service: &mut web::ServiceConfig) {
             "/conversation/{id}/cancel",
             "POST",
             [web::post().to(cancel::cancel)],
+        ))
+        .service(resource(
+            "/conversation/{id}/regenerate",
+            "POST",
+            [web::post().to(branches::regenerate)],
+        ))
+        .service(resource(
+            "/conversation/{id}/edit",
+            "POST",
+            [web::post().to(branches::edit)],
         ))
         .service(resource("/chat", "POST", [web::post().to(chat::complete)]))
         .service(resource(

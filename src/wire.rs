@@ -3,6 +3,7 @@
 //! What front ends of the FastAPI ancestor depend on keeps its names, order, types and texts;
 //! members are only ever added.
 
+pub mod branch;
 pub mod chat;
 pub mod completion;
 pub mod document;

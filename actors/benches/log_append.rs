@@ -100,6 +100,7 @@ fn accepted(turn: TurnId, text: &Arc<str>) -> Entry {
             character_id: None,
             model: String::new(),
             key: None,
+            replaces: None,
         }),
         messages: vec![Arc::clone(text)],
     }

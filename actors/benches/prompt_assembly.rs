@@ -45,6 +45,7 @@ fn history(messages: usize) -> Vec<TurnRecord> {
             .collect(),
             state: TurnState::Imported,
             key: None,
+            branch: None,
         })
         .collect()
 }

@@ -3,18 +3,19 @@
 //! A log can lose its end: a backup was restored, or a damaged WAL ends early. A copy that a mirror
 //! wrote before that is then ahead, and what it has more is appended again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
 use crate::{
     conversation::{
         document::{Document, TurnRecord, TurnState},
-        message::StoredMessage,
+        message::{Role, StoredMessage},
     },
-    id::ConversationId,
+    error::EngineError,
+    id::{ConversationId, MessageId},
     importing::{self, UnknownRole},
-    log::entry::{Added, EntryHead, Prepended, TurnEnded, UNKNOWN},
+    log::entry::{Added, EntryHead, INTERRUPTED, Prepended, TurnEnded, UNKNOWN},
     mirror::imported::ImportedDocument,
     time::Timestamp,
 };
@@ -51,6 +52,17 @@ pub(crate) fn offer(
         let suffix = theirs.into_iter().skip(common).collect();
         return Ok(Offer::Entries(appended(ours, suffix, now)));
     }
+    if let Some(replaced) = replaced_last(&mine[common..], &theirs[common]) {
+        let suffix = theirs.into_iter().skip(common).collect();
+        let mut entries = ends_of(ours, &mine[common..], now);
+        entries.extend(branched(ours, replaced, suffix, now));
+        return Ok(Offer::Entries(entries));
+    }
+    let revision = copy.revision.as_ref();
+    let is_ours = revision.is_some_and(|it| it.incarnation == ours.incarnation());
+    if (is_ours || was_replaced(ours, &theirs[common])) && all_known(ours, &theirs) {
+        return Ok(Offer::Nothing);
+    }
     let known: HashSet<_> = mine.iter().filter_map(|message| message.id()).collect();
     let shared = |message: &StoredMessage| message.id().is_some_and(|id| known.contains(&id));
     if ours.began_unverified() && !theirs.iter().any(shared) {
@@ -65,9 +77,93 @@ pub(crate) fn offer(
     Ok(Offer::Parted)
 }
 
+/// Ends for the turns of these messages that are open: what was replaced had ended.
+fn ends_of(
+    ours: &Document,
+    replaced: &[&StoredMessage],
+    now: Timestamp,
+) -> Vec<(EntryHead, Vec<StoredMessage>)> {
+    let is_replaced = |record: &&TurnRecord| {
+        let first = record.messages.first();
+        first.is_some_and(|first| replaced.iter().any(|it| it.id() == first.id()))
+    };
+    let open = ours.turns().iter().filter(is_replaced);
+    open.filter_map(|record| match record.state {
+        TurnState::Open { attempt, .. } => Some(TurnEnded {
+            at: now,
+            turn: record.turn?,
+            attempt,
+            finish_reason: INTERRUPTED.to_owned(),
+            usage: None,
+            error: Some(EngineError::Restarted.code().to_owned()),
+        }),
+        TurnState::Ended(_) | TurnState::Imported => None,
+    })
+    .map(|ended| (EntryHead::TurnEnded(ended), Vec::new()))
+    .collect()
+}
+
+/// Entries for messages that replace the end of what the log has. A turn that is open may be the one
+/// that was to do so.
+fn branched(
+    ours: &Document,
+    replaced: MessageId,
+    suffix: Vec<StoredMessage>,
+    now: Timestamp,
+) -> Vec<(EntryHead, Vec<StoredMessage>)> {
+    let mut open = ours.turns().iter().filter(|it| it.is_open());
+    // Its reply may have been replaced since.
+    let begins = open.find(|it| {
+        let ids = ours.received(it).iter().map(StoredMessage::id);
+        let whole = ids.chain([it.reply_id]);
+        it.branch.is_some()
+            && suffix
+                .iter()
+                .map(StoredMessage::id)
+                .take(whole.clone().count())
+                .eq(whole)
+    });
+    let Some(turn) = begins else {
+        let added = Added {
+            at: now,
+            replaces: Some(replaced),
+        };
+        return vec![(EntryHead::Appended(added), suffix)];
+    };
+    let accepted = ours.received(turn).len();
+    appended(ours, suffix.into_iter().skip(accepted).collect(), now)
+}
+
 /// Whether two messages are one. Their times may differ: one that waited is given a later one.
 fn same(mine: &StoredMessage, theirs: &StoredMessage) -> bool {
     mine.id() == theirs.id() && mine.comparable() == theirs.comparable()
+}
+
+/// Whether the log had a message in the document once.
+fn was_replaced(ours: &Document, message: &StoredMessage) -> bool {
+    ours.replaced().any(|it| same(it, message))
+}
+
+/// Whether the log has all these messages, in the document or replaced: a copy shows what there was
+/// before something was replaced, or before a reply came to a message that others waited behind.
+fn all_known(ours: &Document, theirs: &[StoredMessage]) -> bool {
+    let all = ours.messages().chain(ours.replaced());
+    let known: HashMap<_, _> = all.map(|message| (message.id(), message)).collect();
+    let is_known = |message: &StoredMessage| {
+        let found = known.get(&message.id());
+        found.is_some_and(|found| same(found, message))
+    };
+    theirs.iter().all(is_known)
+}
+
+/// The message that a copy's message replaced, if it did so in the newest exchange: then nothing
+/// was said here that the copy might not know.
+fn replaced_last(mine: &[&StoredMessage], theirs: &StoredMessage) -> Option<MessageId> {
+    let (first, behind) = mine.split_first()?;
+    let newest = behind.iter().all(|message| message.role() != Role::User);
+    let mut alternatives = theirs.alternatives().iter();
+    let replaced = alternatives.any(|alternative| same(first, alternative));
+    first.id().filter(|_| newest && replaced)
 }
 
 /// Entries for messages that follow what the log has. The reply of a turn that is open ends it.
@@ -96,7 +192,13 @@ fn appended(
         }
     }
     if !rest.is_empty() {
-        entries.push((EntryHead::Appended(Added { at: now }), rest));
+        entries.push((
+            EntryHead::Appended(Added {
+                at: now,
+                replaces: None,
+            }),
+            rest,
+        ));
     }
     entries
 }

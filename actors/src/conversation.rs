@@ -190,6 +190,8 @@ struct Running {
     ordinal: u64,
     turn: TurnId,
     attempt: u32,
+    /// The message in whose place it is to stand.
+    replaces: Option<MessageId>,
     model: Arc<str>,
     kept: Kept,
     accepted_at: Instant,
@@ -233,6 +235,8 @@ struct Waiting {
     ordinal: u64,
     turn: TurnId,
     attempt: u32,
+    /// The message in whose place it is to stand.
+    replaces: Option<MessageId>,
     parameters: Parameters,
     /// Its messages, for the prompt of a turn whose acceptance is not synced yet.
     messages: Vec<StoredMessage>,
@@ -366,6 +370,7 @@ impl Conversation {
             && matches!(self.appending, Appending::Retrying(_));
         let held = self.deleting.is_under_way()
             || (self.recovering == Recovering::Yes && !reads)
+            || (command.replaces() && self.awaits_log())
             || self.awaits_elsewhere(&command);
         match &self.history {
             History::None { .. } if self.cannot_tell(&command) => {

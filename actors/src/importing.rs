@@ -49,11 +49,7 @@ pub(crate) fn entry_of(
             imported_updated_at: Some(document.updated_at.unwrap_or(last)),
             unverified: false,
         }),
-        messages: messages
-            .iter()
-            .map(StoredMessage::fragment)
-            .cloned()
-            .collect(),
+        messages: messages.iter().map(StoredMessage::whole).collect(),
     })
 }
 
@@ -74,6 +70,22 @@ pub(crate) fn messages_of(
 }
 
 fn stored(
+    id: &ConversationId,
+    index: usize,
+    message: &ImportedMessage,
+    timestamp: Timestamp,
+) -> Result<StoredMessage, UnknownRole> {
+    let alternatives = message.alternatives().unwrap_or_default();
+    let alternatives = alternatives.iter().map(|alternative| {
+        let timestamp = alternative.timestamp.unwrap_or(timestamp);
+        plain(id, index, alternative, timestamp)
+    });
+    let alternatives: Vec<_> = alternatives.collect::<Result<_, _>>()?;
+    Ok(plain(id, index, message, timestamp)?.with_alternatives(alternatives))
+}
+
+/// A message without what it replaced.
+fn plain(
     id: &ConversationId,
     index: usize,
     message: &ImportedMessage,

@@ -55,7 +55,7 @@ impl Render for DocumentRenderer {
             if index > 0 {
                 json.push(separator.clone());
             }
-            json.push(StoredMessage::fragment(message).clone());
+            json.push(StoredMessage::whole(message));
         }
         json.push("]".into());
         let revision = Revision {

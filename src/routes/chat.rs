@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, body::BoxBody, http::header, web};
 use idol_actors::{
     caller::Caller,
     conversation::command::{RequestKey, StartTurn},
+    error::EngineError,
     id::TurnId,
 };
 
@@ -44,6 +45,18 @@ pub(super) async fn stream(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
+    let (named, command) = read(&server, &request, payload).await?;
+    let streaming = streaming(&server, &request, &named, command).await;
+    streaming.map_err(|error| ApiError::of(error, &named.spelled))?
+}
+
+/// Starts a turn; once its message is in the log, the answer that streams it.
+pub(super) async fn streaming(
+    server: &Server,
+    request: &HttpRequest,
+    named: &Named,
+    command: StartTurn,
+) -> Result<Result<HttpResponse, ApiError>, EngineError> {
     let ids = match request
         .query_string()
         .split('&')
@@ -52,23 +65,23 @@ pub(super) async fn stream(
         true => Ids::On,
         false => Ids::Off,
     };
-    let (named, mut command) = read(&server, &request, payload).await?;
+    let mut command = command;
     command.seen = request
         .headers()
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    let conversation = server.conversation(&named);
-    let body = sse::stream(conversation, named.spelled.clone(), command, ids)
-        .await
-        .map_err(|error| ApiError::of(error, &named.spelled))?;
-    let mut response = HttpResponse::Ok()
+    let conversation = server.conversation(named);
+    let body = sse::stream(conversation, named.spelled.clone(), command, ids).await?;
+    let response = HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header(("X-Accel-Buffering", "no"))
         .message_body::<BoxBody>(body)
-        .map_err(|_unbuildable| ApiError::Internal)?;
-    name_conversation(&mut response, &named);
-    Ok(response)
+        .map_err(|_unbuildable| ApiError::Internal);
+    Ok(response.map(|mut response| {
+        name_conversation(&mut response, named);
+        response
+    }))
 }
 
 /// The conversation that a request is for, and what it asks of it.

@@ -63,7 +63,7 @@ pub(super) async fn read(
         .ok_or_else(|| path.missing())?;
     let timestamps = server.timestamps;
     let (tag, body) = if part.is_part() {
-        let messages = part.of(&snapshot.messages);
+        let messages = part.of(&snapshot);
         let messages = messages.map_err(|error| wrong("after", error.to_string()))?;
         let tag = page_etag(&snapshot, &part);
         let body = (!matches_tag(&request, &tag))

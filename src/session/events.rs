@@ -255,7 +255,7 @@ impl EventsSession {
         let timestamps = self.server.timestamps;
         match &event.body {
             EventBody::Received(received) => {
-                let told = socket::user_messages(spelled, event, received, timestamps);
+                let told = socket::received_of_others(spelled, event, received, timestamps);
                 events::all(event.cursor, &told)
             }
             EventBody::Ended(outcome) => {

@@ -253,7 +253,7 @@ impl Handler<Deliver> for SseSession {
                 return;
             }
             EventBody::Received(received) => {
-                let first = sse::conversation_start(&self.spelled, &event, received.message);
+                let first = sse::conversation_start(&self.spelled, &event, received);
                 Some(self.with_id(&event, first))
             }
             _ => self.encode(&event),

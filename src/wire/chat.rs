@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use idol_actors::{
     caller::Caller,
     conversation::{
-        command::StartTurn,
+        command::{At, StartTurn},
         message::{Content, Draft, Role},
         prompt::Parameters,
     },
@@ -147,10 +147,32 @@ impl ChatRequest {
         let mut fields = Fields::of_body(body)?;
         let conversation = conversation_of(&mut fields)?;
         let (messages, system_texts) = messages_of(&mut fields);
+        let request = Self::read(fields, messages, system_texts, defaults)?;
+        Ok(Self {
+            conversation,
+            ..request
+        })
+    }
+
+    /// A request with these messages; everything else as a chat request's body says it.
+    pub fn with_messages(
+        fields: Fields<'_>,
+        messages: Vec<Draft>,
+        defaults: &Defaults,
+    ) -> Result<Self, ApiError> {
+        Self::read(fields, messages, Vec::new(), defaults)
+    }
+
+    fn read(
+        mut fields: Fields<'_>,
+        messages: Vec<Draft>,
+        system_texts: Vec<SystemText>,
+        defaults: &Defaults,
+    ) -> Result<Self, ApiError> {
         let system_prompt = fields.filled("system_prompt");
         let system = system_of(system_texts, system_prompt, defaults);
         let request = Self {
-            conversation,
+            conversation: None,
             user_id: fields.bounded("user_id", OPAQUE_ID_BYTES_MAX),
             character_id: fields.bounded("character_id", OPAQUE_ID_BYTES_MAX),
             messages,
@@ -180,6 +202,7 @@ impl ChatRequest {
         StartTurn {
             caller,
             turn,
+            at: At::End,
             messages: self.messages,
             parameters: Parameters {
                 model: self.model,
@@ -198,10 +221,19 @@ impl ChatRequest {
     #[must_use]
     pub fn of_text(text: &str, prompt: PromptChoice, defaults: &Defaults) -> Self {
         Self {
+            messages: vec![said(text)],
+            ..Self::of_choice(prompt, defaults)
+        }
+    }
+
+    /// A request without messages, with everything else at its default.
+    #[must_use]
+    pub fn of_choice(prompt: PromptChoice, defaults: &Defaults) -> Self {
+        Self {
             conversation: None,
             user_id: prompt.user_id,
             character_id: prompt.character_id,
-            messages: vec![Draft::text(Role::User, JsonText::escape(text))],
+            messages: Vec::new(),
             system: system_of(Vec::new(), prompt.system_prompt, defaults),
             model: prompt.model.unwrap_or_else(|| defaults.model.clone()),
             max_tokens: 1_000,
@@ -221,6 +253,12 @@ pub struct PromptChoice {
     pub system_prompt: Option<String>,
     /// Model for this message.
     pub model: Option<String>,
+}
+
+/// A message of the user.
+#[must_use]
+pub fn said(text: &str) -> Draft {
+    Draft::text(Role::User, JsonText::escape(text))
 }
 
 /// The `conversation_id` of a request; empty and `null` mean absent.

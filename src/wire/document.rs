@@ -62,14 +62,15 @@ fn head(
 /// Room that messages take.
 #[must_use]
 pub fn bytes_of(messages: &[StoredMessage]) -> usize {
-    messages.iter().map(|message| message.bytes() + 1).sum()
+    let bytes = |message: &StoredMessage| message.shown_bytes() + 1;
+    messages.iter().map(bytes).sum()
 }
 
 /// Adds the member `messages`.
 #[must_use]
 pub fn messages(object: Object, messages: &[StoredMessage], form: Timestamps) -> Object {
     object.list("messages", messages, |json, message| {
-        push_message(json, message, form);
+        message.push_whole(json, &|json, message| push_message(json, message, form));
     })
 }
 

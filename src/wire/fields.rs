@@ -25,6 +25,14 @@ pub struct FieldError {
     pub input: Option<Box<RawValue>>,
 }
 
+impl FieldError {
+    /// Whether it is a member of this name that is wrong.
+    #[must_use]
+    pub fn is_at(&self, name: &str) -> bool {
+        matches!(self.loc.last(), Some(Step::Name(last)) if last == name)
+    }
+}
+
 /// A step on the way to a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]

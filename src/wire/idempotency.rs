@@ -3,7 +3,7 @@
 use actix_web::http::header::HeaderMap;
 use idol_actors::{
     caller::Caller,
-    conversation::command::RequestKey,
+    conversation::command::{At, RequestKey},
     id::{ConversationId, Origin},
 };
 use uuid::{Uuid, uuid};
@@ -91,13 +91,26 @@ pub fn conversation(caller: &Caller, key: &str) -> Named {
 #[must_use]
 pub fn of_message(
     key: String,
-    text: &str,
+    at: At,
+    text: Option<&str>,
     model: Option<&str>,
     system_prompt: Option<&str>,
 ) -> RequestKey {
     // As JSON: where one part ends and the next begins is certain.
     let request = serde_json::json!([text, model, system_prompt]).to_string();
-    RequestKey::new(key, request.as_bytes())
+    match at {
+        At::End => RequestKey::new(key, request.as_bytes()),
+        At::Reply(_) | At::Message(_) => of_branch(key, at, request.as_bytes()),
+    }
+}
+
+/// The key of a request that replaces something; what it says comes as bytes.
+#[must_use]
+pub fn of_branch(key: String, at: At, request: &[u8]) -> RequestKey {
+    // Told from a message that says the same.
+    let mut whole = serde_json::json!(at).to_string().into_bytes();
+    whole.extend_from_slice(request);
+    RequestKey::new(key, &whole)
 }
 
 #[cfg(test)]
@@ -147,7 +160,9 @@ mod tests {
 
     #[test]
     fn a_message_that_says_something_else_is_another_request() {
-        let of = |text, model, system| of_message("k".into(), text, model, system).request;
+        let of = |text: &str, model, system| {
+            of_message("k".into(), At::End, Some(text), model, system).request
+        };
         let same = of("a", Some("b"), None);
         assert_eq!(same, of("a", Some("b"), None));
         for other in [

@@ -1,6 +1,9 @@
 //! Parts of a conversation's messages: those after one of them, at most so many.
 
-use idol_actors::conversation::message::StoredMessage;
+use idol_actors::{
+    conversation::{document::Snapshot, message::StoredMessage},
+    id::MessageId,
+};
 use uuid::Uuid;
 
 /// Most messages in a page.
@@ -68,16 +71,13 @@ impl PageRequest {
     }
 
     /// The part of these messages that is wanted.
-    pub fn of<'a>(&self, messages: &'a [StoredMessage]) -> Result<Page<'a>, NoSuchMessage> {
+    pub fn of<'a>(&self, snapshot: &'a Snapshot) -> Result<Page<'a>, NoSuchMessage> {
         let rest = match &self.after {
-            None => messages,
+            None => &snapshot.messages[..],
             Some(after) => {
                 let id = Uuid::try_parse(after).map_err(|_no_id| NoSuchMessage)?;
-                let position = messages
-                    .iter()
-                    .position(|message| message.id().is_some_and(|it| it.0 == id))
-                    .ok_or(NoSuchMessage)?;
-                &messages[position + 1..]
+                let from = snapshot.after(MessageId(id)).ok_or(NoSuchMessage)?;
+                &snapshot.messages[from..]
             }
         };
         let page = Page {
@@ -107,7 +107,7 @@ impl<'a> Page<'a> {
     pub fn within(self, bytes_max: usize) -> Self {
         let mut bytes = 0;
         let fit = self.messages.iter().take_while(|message| {
-            bytes += message.bytes() + 1;
+            bytes += message.shown_bytes() + 1;
             bytes <= bytes_max
         });
         let count = fit.count().max(1);
@@ -117,9 +117,10 @@ impl<'a> Page<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use idol_actors::{
         conversation::message::{Draft, Role, Stamp},
-        id::MessageId,
         json_text::JsonText,
         time::Timestamp,
     };
@@ -139,6 +140,19 @@ mod tests {
         StoredMessage::new(&Draft::text(Role::User, text), &stamp)
     }
 
+    fn snapshot(messages: Vec<StoredMessage>) -> Snapshot {
+        Snapshot {
+            created_at: Timestamp::from_micros(1),
+            updated_at: Timestamp::from_micros(1),
+            user_id: None,
+            character_id: None,
+            incarnation: 1,
+            seq: 1,
+            messages,
+            heirs: Arc::default(),
+        }
+    }
+
     proptest! {
         #[test]
         fn a_walk_with_any_limits_and_sizes_gives_every_message_once_and_in_order(
@@ -146,7 +160,7 @@ mod tests {
             limits in prop::collection::vec(prop::option::of(1usize..9), 1..6),
             bytes_max in 1usize..2_000,
         ) {
-            let all: Vec<_> = sizes.into_iter().map(message).collect();
+            let all = snapshot(sizes.into_iter().map(message).collect());
             let (mut seen, mut after) = (Vec::new(), None);
             for limit in limits.iter().cycle() {
                 let request = PageRequest { after, limit: *limit };
@@ -155,20 +169,20 @@ mod tests {
                 let bytes: usize = page.messages.iter().map(StoredMessage::bytes).sum();
                 prop_assert!(bytes <= bytes_max || page.messages.len() == 1);
                 seen.extend(page.messages.iter().map(StoredMessage::id));
-                prop_assert_eq!(page.more == More::Yes, seen.len() < all.len());
+                prop_assert_eq!(page.more == More::Yes, seen.len() < all.messages.len());
                 let Some(last) = page.messages.last().filter(|_| page.more == More::Yes) else {
                     break;
                 };
                 after = last.id().map(|id| id.to_string());
             }
-            let ids: Vec<_> = all.iter().map(StoredMessage::id).collect();
+            let ids: Vec<_> = all.messages.iter().map(StoredMessage::id).collect();
             prop_assert_eq!(seen, ids);
         }
     }
 
     #[test]
     fn after_a_message_that_is_not_there_is_no_page() {
-        let all = [message(1)];
+        let all = snapshot(vec![message(1)]);
         for after in ["x".to_owned(), MessageId::now().to_string()] {
             let request = PageRequest {
                 after: Some(after),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use idol_actors::{
     conversation::{
-        command::{CaughtUp, Earlier, Reset, ResetReason, Said},
+        command::{At, CaughtUp, Earlier, Reset, ResetReason, Said},
+        document::Replacing,
         event::{Cursor, Event, EventBody, Outcome, Received},
         message::StoredMessage,
     },
@@ -14,6 +15,7 @@ use idol_actors::{
 use uuid::Uuid;
 
 use super::{
+    branch,
     chat::{Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
     document::{bytes_of, instant, messages},
     fields::Fields,
@@ -53,6 +55,21 @@ pub enum ClientMessage {
         /// Everything else.
         choice: PromptChoice,
         /// For the client to recognize its message by.
+        client_message_id: Option<String>,
+        /// Whether reasoning is wanted.
+        reasoning: Reasoning,
+    },
+    /// Wants something of the history replaced.
+    Replace {
+        /// The conversation; none: the one last named on this socket.
+        conversation: Option<Named>,
+        /// What.
+        at: At,
+        /// The user's message in its place; none: a reply is to be made again.
+        message: Option<String>,
+        /// Everything else.
+        choice: PromptChoice,
+        /// For the client to recognize its request by.
         client_message_id: Option<String>,
         /// Whether reasoning is wanted.
         reasoning: Reasoning,
@@ -198,6 +215,19 @@ impl ClientMessage {
                 conversation: conversation_of(&mut fields)?,
                 turn: fields.turn_id(),
             },
+            Some("regenerate") => {
+                let at = At::Reply(branch::message_id(&mut fields));
+                Self::replace(&mut fields, at, None)?
+            }
+            Some("edit") => {
+                let at = branch::required_message_id(&mut fields);
+                let Some(message) = fields.filled("message") else {
+                    return Err(Self::no_message(&mut fields));
+                };
+                // What is missing was an error.
+                let at = at.map_or(At::End, At::Message);
+                Self::replace(&mut fields, at, Some(message))?
+            }
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Refused::invalid(format!("Unknown message type: {shown}")));
@@ -257,13 +287,28 @@ impl ClientMessage {
     fn message(fields: &mut Fields<'_>) -> Result<Self, Refused> {
         let message = fields.filled("message");
         let Some(message) = message else {
-            if fields.errors.is_empty() {
-                return Err(Refused::invalid("message is required"));
-            }
-            return Err(ApiError::Invalid(std::mem::take(&mut fields.errors)).into());
+            return Err(Self::no_message(fields));
         };
         Ok(Self::Message {
             conversation: conversation_of(fields)?,
+            message,
+            choice: choice_of(fields),
+            client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
+            reasoning: reasoning_of(fields),
+        })
+    }
+
+    fn no_message(fields: &mut Fields<'_>) -> Refused {
+        match fields.errors.is_empty() {
+            true => Refused::invalid("message is required"),
+            false => ApiError::Invalid(std::mem::take(&mut fields.errors)).into(),
+        }
+    }
+
+    fn replace(fields: &mut Fields<'_>, at: At, message: Option<String>) -> Result<Self, Refused> {
+        Ok(Self::Replace {
+            conversation: conversation_of(fields)?,
+            at,
             message,
             choice: choice_of(fields),
             client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
@@ -294,6 +339,7 @@ impl ClientMessage {
             Self::Cancel { .. }
             | Self::Leave { .. }
             | Self::History { .. }
+            | Self::Replace { .. }
             | Self::Resume { .. } => true,
         }
     }
@@ -377,23 +423,45 @@ pub fn message_received(spelled: &str, event: &Event, client_message_id: Option<
         .end()
 }
 
-/// What somebody said on another device: a `user_message` for each message. Behind the last one
+/// `history_truncated`: what follows a message is about to be replaced.
+#[must_use]
+pub fn history_truncated(
+    spelled: &str,
+    turn: TurnId,
+    replacing: Replacing,
+    cursor: Option<Cursor>,
+) -> String {
+    let object = typed("history_truncated", spelled, 64).shown("turn_id", turn);
+    let object = match replacing.after {
+        Some(after) => object.shown("after", after),
+        None => object.raw("after", "null"),
+    };
+    object
+        .maybe(cursor, |it, cursor| it.shown("cursor", cursor))
+        .end()
+}
+
+/// What somebody said on another device, and what it replaces: a frame each. Behind the last one
 /// all of them have been seen, so it has the cursor.
 #[must_use]
-pub fn user_messages(
+pub fn received_of_others(
     spelled: &str,
     event: &Event,
     received: &Received,
     timestamps: Timestamps,
 ) -> Vec<String> {
-    let last = received.messages.len().saturating_sub(1);
-    let told = received.messages.iter().enumerate();
-    told.filter_map(|(index, message)| {
-        let cursor = (index == last).then_some(event.cursor);
+    let count = received.messages.len();
+    let place = |is_last: bool| is_last.then_some(event.cursor);
+    let truncated = received
+        .replacing
+        .map(|replacing| history_truncated(spelled, event.turn, replacing, place(count == 0)));
+    let said = received.messages.iter().enumerate();
+    let said = said.filter_map(|(index, message)| {
+        let cursor = place(index + 1 == count);
         let key = cursor.and(received.key.as_deref());
         user_message(spelled, event.turn, message, key, cursor, timestamps)
-    })
-    .collect()
+    });
+    truncated.into_iter().chain(said).collect()
 }
 
 fn user_message(
@@ -425,10 +493,11 @@ fn user_message(
 #[must_use]
 pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
     let object = match &event.body {
-        EventBody::Started { .. } => typed("response_start", spelled, 64)
+        EventBody::Started { replaces, .. } => typed("response_start", spelled, 128)
             .shown("turn_id", event.turn)
             .shown("message_id", event.reply)
-            .shown("cursor", event.cursor),
+            .shown("cursor", event.cursor)
+            .maybe(*replaces, |it, id| it.shown("replaces", id)),
         EventBody::Text { offset, text, .. } => typed("chunk", spelled, text.as_escaped().len())
             .escaped("content", text.as_escaped())
             .shown("turn_id", event.turn)
@@ -480,6 +549,7 @@ pub fn reset(spelled: &str, reset: &Reset) -> String {
         ResetReason::UnknownMessage => "unknown_message",
         ResetReason::BeyondText => "beyond_text",
         ResetReason::Retold => "retold",
+        ResetReason::Replaced => "replaced",
         ResetReason::TooFarBehind => "too_far_behind",
     };
     typed("reset", spelled, 128)

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use idol_actors::{
-    conversation::event::{Event, EventBody, Outcome},
+    conversation::event::{Event, EventBody, Outcome, Received},
     error::EngineError,
-    id::{MessageId, TurnId},
+    id::TurnId,
     json_text::JsonText,
     provider::ReplyHead,
 };
@@ -30,13 +30,15 @@ fn data(bytes: usize) -> Object {
 
 /// The first event: the user's message is in the log.
 #[must_use]
-pub fn conversation_start(spelled: &str, event: &Event, message: Option<MessageId>) -> Bytes {
+pub fn conversation_start(spelled: &str, event: &Event, received: &Received) -> Bytes {
+    let replaces = received.replacing.and_then(|it| it.message);
     line(
         data(256)
             .string("conversation_id", spelled)
             .escaped("type", "conversation_start")
             .shown("turn_id", event.turn)
-            .maybe(message, |it, id| it.shown("message_id", id))
+            .maybe(received.message, |it, id| it.shown("message_id", id))
+            .maybe(replaces, |it, id| it.shown("replaces", id))
             .shown("cursor", event.cursor),
     )
 }
@@ -172,7 +174,10 @@ fn chunk_tail(object: Object, event: &Event) -> Object {
 mod tests {
     use std::sync::Arc;
 
-    use idol_actors::conversation::event::{Cursor, Seen};
+    use idol_actors::{
+        conversation::event::{Cursor, Seen},
+        id::MessageId,
+    };
 
     use super::*;
 

@@ -42,14 +42,14 @@ mod objects;
 const DIES_AT: &str = "IDOL_TEST_DIES_AT";
 
 /// The conversation whose server dies.
-const ID: &str = "c1";
+pub const ID: &str = "c1";
 
 /// A client's key, the same for a request and its repeats.
 const KEY: &str = "the-key-of-one-request";
 
 /// Where a server under test dies. All of it concerns the conversation [`ID`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub enum Place {
     /// Before so many-th of its appends.
     Append(usize),
     /// After the log's commit of its so many-th append, before anybody is told.
@@ -162,36 +162,36 @@ fn a_server_dies_where_it_is_told_to() {
 }
 
 /// The same directory, for a server that dies at a place, and for ordinary ones.
-struct Mortal {
+pub struct Mortal {
     launch: Launch,
 }
 
 impl Mortal {
-    fn new(launch: Launch) -> Self {
+    pub fn new(launch: Launch) -> Self {
         Self { launch }
     }
 
-    async fn start_to_die_at(&mut self, place: Place) -> Process {
+    pub async fn start_to_die_at(&mut self, place: Place) -> Process {
         self.launch.dies_at = Some(place.spell());
         let process = self.launch.start().await;
         self.launch.dies_at = None;
         process
     }
 
-    async fn start(&self) -> Process {
+    pub async fn start(&self) -> Process {
         self.launch.start().await
     }
 }
 
 /// Waits for the death of a server, by its own hand.
-async fn death(process: &mut Process) {
+pub async fn death(process: &mut Process) {
     let status = process.end().await;
     let signal = status.signal();
     assert_eq!(signal, Some(libc::SIGABRT), "{}", process.stderr());
 }
 
 /// Waits until a server has passed a place.
-async fn passed(process: &Process, name: &str, times: usize) {
+pub async fn passed(process: &Process, name: &str, times: usize) {
     let mut heard = process.heard.clone();
     let line = told(name, times);
     let said = heard.wait_for(|text| text.lines().any(|it| it == line));

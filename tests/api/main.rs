@@ -14,6 +14,7 @@ mod helpers;
 
 mod abandoning;
 mod bad_input;
+mod branches;
 mod cancelling;
 mod chat;
 mod context;

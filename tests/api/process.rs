@@ -214,6 +214,13 @@ impl Process {
         events
     }
 
+    /// The document; none if nobody is there to be asked.
+    pub async fn document_if_there(&self, conversation: &str) -> Option<Value> {
+        let url = self.url(&format!("/conversation/{conversation}"));
+        let response = within("an answer", self.http.get(url).send()).await.ok()?;
+        response.json().await.ok()
+    }
+
     pub async fn document(&self, conversation: &str) -> Value {
         let response = self.get(&format!("/conversation/{conversation}")).await;
         assert_eq!(response.status(), 200);

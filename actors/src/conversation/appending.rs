@@ -279,6 +279,8 @@ impl Conversation {
                     }
                 }
                 self.drained_check();
+            } else {
+                self.carry_out_parked(ctx);
             }
             return;
         }
@@ -290,10 +292,12 @@ impl Conversation {
                 return;
             }
             self.import_found(ctx);
+            self.carry_out_parked(ctx);
             self.delete_once_settled(ctx);
             self.drained_check();
             return;
         }
+        self.carry_out_parked(ctx);
         self.flush(ctx);
         self.delete_once_settled(ctx);
         self.drained_check();
@@ -360,12 +364,7 @@ impl Pending {
     fn entry(&self) -> Entry {
         Entry {
             head: self.head.clone(),
-            messages: self
-                .messages
-                .iter()
-                .map(StoredMessage::fragment)
-                .cloned()
-                .collect(),
+            messages: self.messages.iter().map(StoredMessage::whole).collect(),
         }
     }
 }

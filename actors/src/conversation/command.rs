@@ -44,6 +44,8 @@ pub struct StartTurn {
     pub caller: Caller,
     /// Minted by the session: the same command may be sent again.
     pub turn: TurnId,
+    /// Where in the history.
+    pub at: At,
     /// User, assistant and tool messages, in order; a repeated history is recognized.
     pub messages: Vec<Draft>,
     /// How the reply is asked for.
@@ -56,6 +58,20 @@ pub struct StartTurn {
     pub key: Option<RequestKey>,
     /// What a repeat has seen of the turn: it is told what follows.
     pub seen: Option<Cursor>,
+}
+
+/// Where in the history a turn begins. One that replaces does so once it has a reply, and needs a
+/// conversation that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum At {
+    /// Behind it.
+    #[default]
+    End,
+    /// At the reply of this id, or to the user's message of this id; none: the newest one. What it
+    /// answered is answered again; the command has no messages.
+    Reply(Option<MessageId>),
+    /// At the user's message of this id, which the command's message replaces.
+    Message(MessageId),
 }
 
 /// An idempotency key, and what it was sent with. Counts within the conversation and the caller.
@@ -182,6 +198,8 @@ pub enum ResetReason {
     BeyondText,
     /// What was seen is not told in the same pieces any more.
     Retold,
+    /// What was seen last has been replaced by another reply or message.
+    Replaced,
     /// More was missed than is told at once.
     TooFarBehind,
 }

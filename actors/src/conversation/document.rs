@@ -7,6 +7,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+mod branches;
+#[cfg(test)]
+mod tests;
+
+pub use branches::{Branch, Heirs, Kind, NoPlace, Replacing};
+
 use super::message::{MalformedFragment, Role, StoredMessage};
 use crate::{
     id::{MessageId, TurnId},
@@ -24,7 +30,11 @@ pub struct Document {
     updated_at: Timestamp,
     user_id: Option<String>,
     character_id: Option<String>,
+    /// Those of the document, and those that are to replace some of them and have no reply.
     turns: Vec<TurnRecord>,
+    /// Turns that have left the document.
+    replaced: Vec<TurnRecord>,
+    heirs: Arc<Heirs>,
     seq: u64,
     bytes: usize,
     last_own: Timestamp,
@@ -37,12 +47,14 @@ pub struct TurnRecord {
     pub turn: Option<TurnId>,
     /// Id that the reply has, or will have.
     pub reply_id: Option<MessageId>,
-    /// The messages in order; a reply is the last.
+    /// The messages in order; a reply is the last. None before it has a reply, if it replaces.
     pub messages: SmallVec<[StoredMessage; 2]>,
     /// Whether a reply is still owed.
     pub state: TurnState,
     /// What a repeat of its request is recognized by, and when it was accepted.
     pub key: Option<Box<(IdempotencyKey, Timestamp)>>,
+    /// What it replaces.
+    pub branch: Option<Box<Branch>>,
 }
 
 /// Where a turn is.
@@ -125,6 +137,23 @@ pub struct Snapshot {
     pub seq: u64,
     /// The messages, in order.
     pub messages: Vec<StoredMessage>,
+    /// What stands for those that were replaced.
+    pub heirs: Arc<Heirs>,
+}
+
+impl Snapshot {
+    /// Where those after a message begin. Those after a replaced one begin with what replaced it.
+    #[must_use]
+    pub fn after(&self, id: MessageId) -> Option<usize> {
+        let find = |id| {
+            let mut ids = self.messages.iter().map(StoredMessage::id);
+            ids.position(|it| it == Some(id))
+        };
+        find(id).map(|index| index + 1).or_else(|| {
+            let heir = branches::successor(&self.heirs, id);
+            find(heir).filter(|_| heir != id)
+        })
+    }
 }
 
 impl Document {
@@ -140,6 +169,8 @@ impl Document {
             character_id: begun.character_id.clone(),
             begun: begun.clone(),
             turns: Vec::new(),
+            replaced: Vec::new(),
+            heirs: Arc::default(),
             seq,
             bytes: 0,
             last_own: Timestamp::from_micros(0),
@@ -189,9 +220,14 @@ impl Document {
             EntryHead::TurnEnded(ended) => self.end(ended, messages.pop(), seq)?,
             EntryHead::TurnReopened(reopened) => self.reopen(reopened, seq)?,
             EntryHead::Appended(added) => {
-                for message in messages {
+                for message in &messages {
                     self.last_own = self.last_own.max(message.timestamp());
-                    self.import(message);
+                }
+                match added.replaces {
+                    Some(at) => self.replace(at, messages),
+                    None => messages
+                        .into_iter()
+                        .for_each(|message| self.import(message)),
                 }
                 self.updated_at = self.updated_at.max(added.at);
             }
@@ -202,7 +238,8 @@ impl Document {
     }
 
     fn import(&mut self, message: StoredMessage) {
-        self.bytes += message.bytes();
+        self.bytes += message.shown_bytes();
+        self.note_alternatives(&message);
         // A turn begins where a user speaks after somebody else: the window is cut between turns.
         let begins = message.role() == Role::User
             && self.turns.last().is_none_or(|turn| {
@@ -214,13 +251,10 @@ impl Document {
             Some(turn) if !begins && turn.state == TurnState::Imported => {
                 turn.messages.push(message);
             }
-            Some(_) | None => self.turns.push(TurnRecord {
-                turn: None,
-                reply_id: None,
-                messages: SmallVec::from_iter([message]),
-                state: TurnState::Imported,
-                key: None,
-            }),
+            Some(_) | None => {
+                let messages = SmallVec::from_iter([message]);
+                self.turns.push(TurnRecord::imported(messages));
+            }
         }
     }
 
@@ -252,13 +286,22 @@ impl Document {
 
     fn reopen(&mut self, reopened: &TurnReopened, seq: u64) -> Result<(), FoldError> {
         let turn = reopened.turn;
-        let record = self
+        let mut position = self
             .turns
-            .iter_mut()
-            .rev()
-            .find(|record| record.turn == Some(turn))
-            .filter(|it| matches!(it.state, TurnState::Ended(_)) && it.reply().is_none())
+            .iter()
+            .rposition(|record| record.turn == Some(turn))
+            .filter(|it| {
+                let record = &self.turns[*it];
+                matches!(record.state, TurnState::Ended(_)) && record.reply().is_none()
+            })
             .ok_or(FoldError::NotOver { seq, turn })?;
+        if self.turns[position].branch.is_some() {
+            // It replaces what was accepted before this run of it.
+            let record = self.turns.remove(position);
+            position = self.turns.len();
+            self.turns.push(record);
+        }
+        let record = &mut self.turns[position];
         record.state = TurnState::Open {
             attempt: reopened.attempt,
             model: reopened.model.clone(),
@@ -281,10 +324,17 @@ impl Document {
             self.last_own = message.timestamp();
         }
         self.updated_at = self.updated_at.max(accepted.at);
+        let mut messages: SmallVec<_> = messages.into();
+        let branch = accepted.replaces.map(|at| {
+            let own: SmallVec<_> = std::mem::take(&mut messages).into_iter().collect();
+            let told = self.told(at, &own).unwrap_or_default();
+            Box::new(Branch { at, own, told })
+        });
         self.turns.push(TurnRecord {
             turn: Some(accepted.turn),
             reply_id: Some(accepted.reply),
-            messages: messages.into(),
+            messages,
+            branch,
             state: TurnState::Open {
                 attempt: 1,
                 model: accepted.model.clone(),
@@ -315,7 +365,12 @@ impl Document {
         self.updated_at = self.updated_at.max(ended.at);
         if let Some(reply) = reply {
             self.bytes += reply.bytes();
-            self.place_reply(position, reply);
+            let id = self.turns[position].reply_id;
+            let (position, old) = match id.filter(|id| reply.id() == Some(*id)) {
+                Some(id) => self.select(position, id),
+                None => (position, None),
+            };
+            self.place_reply(position, branches::replacing(reply, old));
         }
         Ok(())
     }
@@ -327,10 +382,17 @@ impl Document {
         // The reply of a turn that ran again has turns behind it that have ended: their times stay.
         let followed = self.turns[position + 1..]
             .iter()
-            .any(|later| !later.is_open());
-        let time = match followed {
-            true => earliest,
-            false => reply.timestamp().max(earliest),
+            .filter(|later| !later.is_open());
+        let time = if self.turns[position].branch.is_some() {
+            // What it answers may be old.
+            let behind = followed.flat_map(|later| &later.messages);
+            let behind = behind.map(|it| it.timestamp().micros() - 1).min();
+            let latest = behind.map_or(reply.timestamp(), Timestamp::from_micros);
+            reply.timestamp().min(latest).max(earliest)
+        } else if followed.count() > 0 {
+            earliest
+        } else {
+            reply.timestamp().max(earliest)
         };
         let reply = if time == reply.timestamp() {
             reply
@@ -340,10 +402,10 @@ impl Document {
         self.turns[position].messages.push(reply);
         // Messages that waited behind this reply stand after it, so their time is later, too.
         let mut last = time;
-        for message in self.turns[position + 1..]
-            .iter_mut()
-            .flat_map(|later| later.messages.iter_mut())
-        {
+        for message in self.turns[position + 1..].iter_mut().flat_map(|later| {
+            let own = later.branch.iter_mut().flat_map(|it| it.own.iter_mut());
+            later.messages.iter_mut().chain(own)
+        }) {
             if message.timestamp() <= last {
                 *message = message.at(last.next());
             }
@@ -393,18 +455,21 @@ impl Document {
         self.user_id.as_deref()
     }
 
-    /// The turns, oldest first.
+    /// The turns, oldest first. Those that are to replace others stand where they were accepted,
+    /// and have no messages yet.
     #[must_use]
     pub fn turns(&self) -> &[TurnRecord] {
         &self.turns
     }
 
-    /// The turn of this id.
+    /// The turn of this id; it may have been replaced.
     #[must_use]
     pub fn turn(&self, turn: TurnId) -> Option<&TurnRecord> {
+        let replaced = self.replaced.iter().rev();
         self.turns
             .iter()
             .rev()
+            .chain(replaced)
             .find(|record| record.turn == Some(turn))
     }
 
@@ -416,7 +481,8 @@ impl Document {
         key: &str,
         kept: impl Fn(Option<TurnId>, Timestamp) -> bool,
     ) -> Option<&TurnRecord> {
-        self.turns.iter().rev().find(|record| {
+        let replaced = self.replaced.iter().rev();
+        self.turns.iter().rev().chain(replaced).find(|record| {
             record.key.as_ref().is_some_and(|known| {
                 let (known, accepted_at) = &**known;
                 known.key == key && known.scope == scope && kept(record.turn, *accepted_at)
@@ -430,18 +496,6 @@ impl Document {
         self.begun.unverified
     }
 
-    /// The turns before the first one that still owes a reply.
-    #[must_use]
-    pub fn settled(&self) -> &[TurnRecord] {
-        let open = self
-            .turns
-            .iter()
-            .rev()
-            .take_while(|record| record.is_open())
-            .count();
-        &self.turns[..self.turns.len() - open]
-    }
-
     /// A time for the next message: now, but after every message that stands before it.
     #[must_use]
     pub fn next_timestamp(&self, now: Timestamp) -> Timestamp {
@@ -452,7 +506,7 @@ impl Document {
     #[must_use]
     pub fn reply_timestamp(&self, turn: TurnId, now: Timestamp) -> Timestamp {
         self.turn(turn)
-            .and_then(|record| record.messages.last())
+            .and_then(|record| self.received(record).last())
             .map_or(now, |message| now.max(message.timestamp().next()))
     }
 
@@ -471,11 +525,23 @@ impl Document {
                 .iter()
                 .flat_map(|turn| turn.messages.iter().cloned())
                 .collect(),
+            heirs: self.heirs.clone(),
         }
     }
 }
 
 impl TurnRecord {
+    fn imported(messages: SmallVec<[StoredMessage; 2]>) -> Self {
+        Self {
+            turn: None,
+            reply_id: None,
+            messages,
+            state: TurnState::Imported,
+            key: None,
+            branch: None,
+        }
+    }
+
     /// Whether its end is not in the log.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     Appending, Begun, Conversation, History, Parked, Pending, Then, answer,
-    command::{Adopting, Reply},
+    command::{Adopting, At, Reply},
     document::Folded,
 };
 use crate::{
@@ -177,6 +177,13 @@ impl Conversation {
         self.found_late = None;
     }
 
+    /// Whether a command that replaces something has to wait until all that was accepted is in the
+    /// document: nothing that came before it may be unknown to it. A log that refuses to write is
+    /// not waited for.
+    pub(super) fn awaits_log(&self) -> bool {
+        !matches!(self.appending, Appending::Retrying(_)) && !self.is_written()
+    }
+
     /// Whether the log has all that this actor knows of: only then can a copy be compared with it.
     fn is_written(&self) -> bool {
         self.appending == Appending::No && self.pending.is_empty()
@@ -241,10 +248,16 @@ impl Conversation {
 }
 
 impl Parked {
+    /// Whether it replaces something of the history.
+    pub(super) fn replaces(&self) -> bool {
+        matches!(self, Self::Start(command, ..) if command.at != At::End)
+    }
+
     /// Whether it is carried out also where there is no conversation yet.
     fn begins(&self) -> bool {
         match self {
-            Self::Begin(..) | Self::Start(..) => true,
+            Self::Begin(..) => true,
+            Self::Start(command, ..) => command.at == At::End,
             Self::Attach(..)
             | Self::Resume(..)
             | Self::Snapshot(..)

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::message::StoredMessage;
+use super::{document::Replacing, message::StoredMessage};
 use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
@@ -179,6 +179,8 @@ pub enum EventBody {
     Started {
         /// Model asked.
         model: Arc<str>,
+        /// The message that the turn replaces.
+        replaces: Option<MessageId>,
     },
     /// Text of the reply.
     Text {
@@ -229,10 +231,12 @@ pub struct Received {
     /// In order; empty where a turn answers what the history holds.
     #[serde(skip)]
     pub messages: Vec<StoredMessage>,
-    /// Id of the last of them.
+    /// Id of the last of them, or of the message that is answered again.
     pub message: Option<MessageId>,
     /// The key that the request came with: another device knows its own message by it.
     pub key: Option<String>,
+    /// What the turn replaces once it has a reply.
+    pub replacing: Option<Replacing>,
 }
 
 /// How a turn ended.

@@ -3,7 +3,8 @@
 //! Its members are ordered so that the form which goes into a prompt is a prefix of it:
 //! `{"role","content","name"?,"tool_call_id"?,"tool_calls"?` is the prompt form, then come
 //! `"timestamp","id","turn_id"?,"model"?,"finish_reason"?}`. Prompts and documents copy bytes;
-//! nothing is serialized again.
+//! nothing is serialized again. What a message has replaced is shown behind that, as the member
+//! `alternatives`.
 
 use std::{fmt, sync::Arc};
 
@@ -134,10 +135,12 @@ pub struct Stamp<'a> {
     pub finish_reason: Option<&'a str>,
 }
 
-/// A message of the history. 32 bytes beside the text, which log, mirror and sessions share.
+/// A message of the history. 40 bytes beside the text, which log, mirror and sessions share.
 #[derive(Clone, PartialEq)]
 pub struct StoredMessage {
     fragment: Arc<str>,
+    /// What it replaced and is shown with it, oldest first; these have none themselves.
+    alternatives: Option<Arc<Vec<StoredMessage>>>,
     content_end: u32,
     prompt_end: u32,
     tokens: u32,
@@ -160,6 +163,13 @@ pub struct MalformedFragment(pub String);
 
 /// What precedes the timestamp in a fragment.
 const TIMESTAMP_MEMBER: &str = ",\"timestamp\":";
+
+/// What precedes the alternatives of a message that is shown with them.
+const ALTERNATIVES_MEMBER: &str = ",\"alternatives\":";
+
+/// Most alternatives that a message is shown with, and most bytes of them: the newest are, and the
+/// newest one always. All of them stay in the log.
+pub const ALTERNATIVES_MAX: (usize, usize) = (16, 256 << 10);
 
 impl StoredMessage {
     /// Makes the fragment of a new message.
@@ -202,13 +212,14 @@ impl StoredMessage {
         Self {
             tokens: estimate_tokens(&json[..prompt_end]),
             fragment: json.into(),
+            alternatives: None,
             content_end: index(content_end),
             prompt_end: index(prompt_end),
             role: draft.role,
         }
     }
 
-    /// Reads a fragment back from the log.
+    /// Reads a fragment back from the log, with alternatives if [`StoredMessage::whole`] wrote them.
     pub fn from_fragment(fragment: Arc<str>) -> Result<Self, MalformedFragment> {
         #[derive(Deserialize)]
         struct Shape<'a> {
@@ -217,10 +228,26 @@ impl StoredMessage {
             content: &'a RawValue,
             #[serde(borrow)]
             timestamp: &'a RawValue,
+            #[serde(borrow, default)]
+            alternatives: Option<&'a RawValue>,
         }
-        let shape: Shape<'_> = serde_json::from_str(&fragment)
-            .map_err(|error| MalformedFragment(error.to_string()))?;
+        let malformed = |error: serde_json::Error| MalformedFragment(error.to_string());
+        let shape: Shape<'_> = serde_json::from_str(&fragment).map_err(malformed)?;
         let position = |raw: &RawValue| raw.get().as_ptr().addr() - fragment.as_ptr().addr();
+        if let Some(alternatives) = shape.alternatives {
+            let own = position(alternatives)
+                .checked_sub(ALTERNATIVES_MEMBER.len())
+                .filter(|own| fragment[*own..].starts_with(ALTERNATIVES_MEMBER))
+                .ok_or_else(|| MalformedFragment("its alternatives are not its last".into()))?;
+            let list: Vec<&RawValue> =
+                serde_json::from_str(alternatives.get()).map_err(malformed)?;
+            let list = list
+                .into_iter()
+                .map(|raw| Self::from_fragment(raw.get().into()));
+            let alternatives: Vec<_> = list.collect::<Result<_, _>>()?;
+            let plain = Self::from_fragment(format!("{}}}", &fragment[..own]).into())?;
+            return Ok(plain.with_alternatives(alternatives));
+        }
         let content_end = position(shape.content) + shape.content.get().len();
         let prompt_end = position(shape.timestamp)
             .checked_sub(TIMESTAMP_MEMBER.len())
@@ -233,14 +260,66 @@ impl StoredMessage {
             role: shape.role,
             content_end: index(content_end),
             prompt_end: index(prompt_end),
+            alternatives: None,
             fragment,
         })
     }
 
-    /// The whole JSON object, as the document shows it.
+    /// The JSON object, as the document shows it but for its alternatives.
     #[must_use]
     pub fn fragment(&self) -> &Arc<str> {
         &self.fragment
+    }
+
+    /// What it replaced and is shown with it, oldest first.
+    #[must_use]
+    pub fn alternatives(&self) -> &[Self] {
+        self.alternatives.as_ref().map_or(&[], |all| all)
+    }
+
+    /// The message, with the newest of these as its alternatives, as many as may be shown.
+    #[must_use]
+    pub fn with_alternatives(mut self, mut alternatives: Vec<Self>) -> Self {
+        let (count_max, bytes_max) = ALTERNATIVES_MAX;
+        let mut bytes = 0;
+        let fit = alternatives.iter().rev().take(count_max).take_while(|it| {
+            bytes += it.bytes();
+            bytes <= bytes_max
+        });
+        let shown = fit.count().max(1).min(alternatives.len());
+        alternatives.drain(..alternatives.len() - shown);
+        for alternative in &mut alternatives {
+            alternative.alternatives = None;
+        }
+        self.alternatives = (shown > 0).then(|| Arc::new(alternatives));
+        self
+    }
+
+    /// The whole JSON object, as the document shows it.
+    #[must_use]
+    pub fn whole(&self) -> Arc<str> {
+        if self.alternatives().is_empty() {
+            return self.fragment.clone();
+        }
+        let mut json = String::with_capacity(self.shown_bytes());
+        self.push_whole(&mut json, &|json, message| json.push_str(&message.fragment));
+        json.into()
+    }
+
+    /// Writes the whole JSON object, where `push` writes a fragment.
+    pub fn push_whole(&self, json: &mut String, push: &impl Fn(&mut String, &Self)) {
+        push(json, self);
+        let alternatives = self.alternatives();
+        if alternatives.is_empty() {
+            return;
+        }
+        json.pop();
+        json.push_str(ALTERNATIVES_MEMBER);
+        for (index, alternative) in alternatives.iter().enumerate() {
+            json.push(if index == 0 { '[' } else { ',' });
+            push(json, alternative);
+        }
+        json.push_str("]}");
     }
 
     /// The prompt form without its closing brace.
@@ -285,6 +364,19 @@ impl StoredMessage {
         self.fragment.len()
     }
 
+    /// Bytes of the whole JSON object.
+    #[must_use]
+    pub fn shown_bytes(&self) -> usize {
+        let alternatives = self.alternatives();
+        let bytes: usize = alternatives.iter().map(|it| it.bytes() + 1).sum();
+        let around = if bytes == 0 {
+            0
+        } else {
+            ALTERNATIVES_MEMBER.len() + 1
+        };
+        self.bytes() + bytes + around
+    }
+
     /// When, as the document shows it.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
@@ -301,6 +393,7 @@ impl StoredMessage {
         json.replace_range(start..start + Timestamp::TEXT_BYTES, &timestamp.to_string());
         Self {
             fragment: json.into(),
+            alternatives: self.alternatives.clone(),
             ..*self
         }
     }
@@ -420,6 +513,52 @@ mod tests {
             prop_assert_eq!(later.timestamp(), stamp.timestamp.next());
             prop_assert_eq!(later.bytes(), message.bytes());
         }
+    }
+
+    fn plain(text: &str) -> StoredMessage {
+        let draft = Draft::text(Role::Assistant, JsonText::escape(text));
+        StoredMessage::new(&draft, &stamp())
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_reads_back_with_its_alternatives(texts in prop::collection::vec("\\PC*", 1..5)) {
+            let all = texts.iter().map(|text| plain(text)).collect();
+            // What stands in a text must not be taken for the member.
+            let message = plain("\",\"alternatives\":[{}]").with_alternatives(all);
+            let whole = message.whole();
+            prop_assert_eq!(whole.len(), message.shown_bytes());
+            let again = StoredMessage::from_fragment(whole.clone()).unwrap();
+            prop_assert_eq!(&again, &message);
+            prop_assert_eq!(again.whole(), whole.clone());
+            prop_assert!(!again.fragment().contains(&*texts[0]) || texts[0].len() < 40);
+            let value: serde_json::Value = serde_json::from_str(&whole).unwrap();
+            prop_assert_eq!(value["alternatives"].as_array().unwrap().len(), texts.len());
+            prop_assert_eq!(&value["alternatives"][0]["content"], &texts[0]);
+        }
+    }
+
+    #[test]
+    fn the_newest_alternatives_are_shown_as_many_as_there_is_room_for() {
+        let (count, bytes) = ALTERNATIVES_MAX;
+        let many: Vec<_> = (0..count + 3).map(|it| plain(&it.to_string())).collect();
+        let message = plain("new").with_alternatives(many.clone());
+        assert_eq!(message.alternatives(), &many[3..]);
+        let huge = || plain(&"x".repeat(bytes));
+        let message = plain("new").with_alternatives(vec![plain("old"), huge()]);
+        assert_eq!(
+            message.alternatives().len(),
+            1,
+            "the newest is shown even so"
+        );
+        let message = plain("new").with_alternatives(vec![huge(), plain("old")]);
+        assert_eq!(message.alternatives().len(), 1);
+        assert!(
+            plain("new")
+                .with_alternatives(vec![])
+                .alternatives()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -126,7 +126,11 @@ impl Window<'_> {
     /// Cuts the turns before `end` so that what is asked then has room.
     fn cut_for(&mut self, end: usize, asked: &[StoredMessage]) {
         // Without new messages the turn before holds what is to be answered: it stays.
-        let (end, asked, stays) = match (asked, end.checked_sub(1)) {
+        // A turn that replaces has no messages there yet.
+        let before = self.history[..end]
+            .iter()
+            .rposition(|turn| !turn.messages.is_empty());
+        let (end, asked, stays) = match (asked, before) {
             ([], Some(before)) if before >= self.start => {
                 let stays = tokens(&self.history[before].messages);
                 (before, stays, stays)
@@ -222,6 +226,7 @@ mod tests {
                 .collect::<SmallVec<_>>(),
             state: TurnState::Imported,
             key: None,
+            branch: None,
         }
     }
 

@@ -57,11 +57,9 @@ pub(super) enum Known {
 impl Conversation {
     /// Looks for the turn of a command that was sent again, or of a request with the same key.
     pub(super) fn known(&self, turn: TurnId, caller: &Caller, key: Option<&RequestKey>) -> Known {
-        if let Some(ordinal) = self.streams.find(turn) {
-            return Known::Turn(ordinal);
-        }
-        if let Some(record) = self.document().and_then(|it| it.turn(turn)) {
-            return told(TurnStream::from_record(record));
+        let here = self.streams.find(turn).is_some();
+        if here || self.document().is_some_and(|it| it.turn(turn).is_some()) {
+            return self.streamed(turn);
         }
         match key {
             Some(key) => self.keyed(caller, key),
@@ -97,8 +95,20 @@ impl Conversation {
         let Some(turn) = record.turn.filter(|_| same) else {
             return Known::Refused(EngineError::KeyReused);
         };
-        if let Some(attempt) = runs_again(record) {
-            return Known::Again { turn, attempt };
+        let replaced = self.document().is_some_and(|it| it.was_replaced(turn));
+        match runs_again(record) {
+            // What replaced it answers for it.
+            Some(_) if replaced => {
+                let stands = self.document().and_then(|it| it.stands_for(turn));
+                return match stands {
+                    Some(turn) => self.streamed(turn),
+                    None => Known::Refused(EngineError::Restarted),
+                };
+            }
+            // A turn that is about to replace something may replace it, too: that is waited for.
+            Some(_) if self.is_replacing() => return Known::Refused(EngineError::Busy),
+            Some(attempt) => return Known::Again { turn, attempt },
+            None => {}
         }
         // What there is of a reply that broke off was paid for: a repeat gets it as it stands.
         if let TurnState::Ended(ended) = &record.state
@@ -106,10 +116,21 @@ impl Conversation {
         {
             return told(TurnStream::retold(record));
         }
-        match self.streams.find(turn) {
-            Some(ordinal) => Known::Turn(ordinal),
-            None => told(TurnStream::from_record(record)),
+        self.streamed(turn)
+    }
+
+    /// A turn from the streams that are kept, else from the history.
+    fn streamed(&self, turn: TurnId) -> Known {
+        if let Some(ordinal) = self.streams.find(turn) {
+            return Known::Turn(ordinal);
         }
+        let record = self.document().and_then(|it| it.turn(turn));
+        told(record.and_then(TurnStream::from_record))
+    }
+
+    fn is_replacing(&self) -> bool {
+        let running = self.running.as_ref().and_then(|running| running.replaces);
+        running.is_some() || self.waiting.iter().any(|it| it.replaces.is_some())
     }
 
     /// Answers a repeat with its turn: at once if that is in the log, else when it is.

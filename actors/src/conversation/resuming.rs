@@ -124,6 +124,10 @@ impl Conversation {
             }
             Some(Err(misplaced)) => misplaced,
             None => {
+                let replaced = |it: &Document| it.was_replaced(cursor.turn);
+                if self.document().is_some_and(replaced) {
+                    return Lead::Lost(Reset::new(ResetReason::Replaced));
+                }
                 let record = self.document().and_then(|it| it.turn(cursor.turn));
                 let Some(stream) = record.and_then(TurnStream::retold) else {
                     return Lead::Lost(Reset::new(ResetReason::UnknownTurn));
@@ -201,6 +205,15 @@ impl Conversation {
             ordinal,
             ..stream.start_of_reply()
         };
+        let seen = match lead {
+            Lead::Kept(position) if position.ordinal == ordinal => Some(*position),
+            _ => None,
+        };
+        let replaces = stream.received().is_some_and(|it| it.replacing.is_some());
+        if replaces && seen.is_none_or(|seen| seen.item < start.item) {
+            // What it replaces is told by its own events.
+            return (seen.unwrap_or(next), None);
+        }
         let from = match lead {
             Lead::Kept(position) if position.ordinal == ordinal && position.item >= start.item => {
                 *position
@@ -268,11 +281,13 @@ impl Conversation {
             Since::Message(id) => messages()
                 .position(|message| message.id() == Some(id))
                 .map(|index| index + 1)
-                .ok_or(Some(ResetReason::UnknownMessage)),
-            Since::Turn(turn) => behind(turn).map(|(end, _)| end).ok_or(None),
+                .ok_or_else(|| Some(self.why_missing(id))),
+            Since::Turn(turn) => behind(turn)
+                .map(|(end, _)| end)
+                .ok_or(Some(ResetReason::Replaced)),
             Since::Reply(turn) => behind(turn)
                 .map(|(end, has_reply)| end - usize::from(has_reply))
-                .ok_or(None),
+                .ok_or(Some(ResetReason::Replaced)),
         };
         let bytes: usize = match first {
             Ok(first) => messages().skip(first).map(StoredMessage::bytes).sum(),
@@ -311,6 +326,14 @@ impl Conversation {
             false => Earlier::No,
         };
         (newest, earlier, lost)
+    }
+
+    fn why_missing(&self, id: MessageId) -> ResetReason {
+        let was = |it: &Document| it.replaced().any(|message| message.id() == Some(id));
+        match self.document().is_some_and(was) {
+            true => ResetReason::Replaced,
+            false => ResetReason::UnknownMessage,
+        }
     }
 
     fn end_of_last_turn(&self) -> Cursor {

@@ -73,6 +73,7 @@ impl Conversation {
             ordinal: next.ordinal,
             turn: next.turn,
             attempt: next.attempt,
+            replaces: next.replaces,
             model,
             kept: super::Kept::default(),
             accepted_at: next.accepted_at,
@@ -162,6 +163,12 @@ impl Conversation {
     }
 
     fn prompt(&self, next: &Waiting, context_tokens: u32) -> bytes::Bytes {
+        if let (Some(at), Some(document)) = (next.replaces, self.document()) {
+            let logged = document.turn(next.turn).map(|it| document.received(it));
+            let own = logged.unwrap_or(&next.messages);
+            let (history, new) = document.before(at, own);
+            return prompt::assemble(&next.parameters, history, &new, context_tokens);
+        }
         let turns = self.document().map(Document::turns).unwrap_or_default();
         let logged = turns
             .iter()

@@ -6,8 +6,8 @@ use actix::Context;
 
 use super::{
     Begun, Conversation, Pending, Stage, Then, Waiting, answer,
-    command::{Begin, Listener, Reply, StartTurn, Started, Want},
-    document::{Document, TurnRecord},
+    command::{At, Begin, Listener, Reply, StartTurn, Started, Want},
+    document::{Document, Kind, TurnRecord},
     elsewhere::Elsewhere,
     event::Received,
     message::{Draft, Stamp, StoredMessage},
@@ -92,15 +92,22 @@ impl Conversation {
                 return;
             }
         };
-        if let Err(refusal) = self.may_start(&command) {
-            answer(reply, Err(refusal.into()));
-            return;
-        }
+        let may_start = self.may_start(&command);
+        let replaces = match may_start.and_then(|()| self.replaces(command.at)) {
+            Ok(replaces) => replaces,
+            Err(refusal) => {
+                answer(reply, Err(refusal.into()));
+                return;
+            }
+        };
         if let Some((turn, attempt)) = again {
             self.reopen(turn, attempt, command.parameters, listener, reply, ctx);
             return;
         }
-        let drafts = self.without_repetition(command.messages);
+        let drafts = match replaces {
+            None => self.without_repetition(command.messages),
+            Some(_) => command.messages,
+        };
         let empty = self.document().is_none_or(Document::is_empty);
         if drafts.is_empty() && empty {
             let refusal = EngineError::Invalid {
@@ -136,6 +143,7 @@ impl Conversation {
                 character_id: command.character_id,
                 model: command.parameters.model.clone(),
                 key,
+                replaces,
             }),
             messages,
             then: Then::Accepted {
@@ -148,6 +156,7 @@ impl Conversation {
             ordinal,
             turn: command.turn,
             attempt: 1,
+            replaces,
             parameters: command.parameters,
             messages: new,
             accepted_at: Instant::now(),
@@ -175,6 +184,8 @@ impl Conversation {
         let key = record
             .and_then(|record| record.key.as_ref())
             .map(|key| key.0.clone());
+        let branch = record.and_then(|record| record.branch.as_deref());
+        let replaces = branch.map(|branch| branch.at);
         let ordinal = self.streams.push(TurnStream::new(turn, reply_id));
         self.claims.extend(key.map(|key| Claim { ordinal, key }));
         self.pending.push(Pending {
@@ -195,6 +206,7 @@ impl Conversation {
             ordinal,
             turn,
             attempt,
+            replaces,
             parameters,
             messages: Vec::new(),
             accepted_at: Instant::now(),
@@ -205,6 +217,9 @@ impl Conversation {
 
     fn may_start(&self, command: &StartTurn) -> Result<(), EngineError> {
         self.open()?;
+        if command.at != At::End && self.document().is_none() {
+            return Err(EngineError::NotFound);
+        }
         let owner = self.document().and_then(Document::user_id);
         if !command.caller.may_use(owner) {
             return Err(EngineError::NotFound);
@@ -213,6 +228,22 @@ impl Conversation {
             return Err(EngineError::Busy);
         }
         self.home.may_generate()
+    }
+
+    /// The message in whose place a turn is to stand. All that is accepted is in the document: a
+    /// command that replaces waits for that.
+    fn replaces(&self, at: At) -> Result<Option<MessageId>, EngineError> {
+        let (at, kind) = match at {
+            At::End => return Ok(None),
+            At::Reply(at) => (at, Kind::Reply),
+            At::Message(at) => (Some(at), Kind::Message),
+        };
+        let document = self.document().ok_or(EngineError::NotFound)?;
+        let at = document.replaceable(at, kind);
+        at.map(Some).map_err(|error| EngineError::Invalid {
+            field: "message_id",
+            message: error.to_string(),
+        })
     }
 
     fn open(&self) -> Result<(), EngineError> {
@@ -288,15 +319,17 @@ impl Conversation {
 
     /// What a turn received, as the document has it.
     pub(super) fn received(&self, turn: TurnId) -> Received {
-        let record = self.document().and_then(|document| document.turn(turn));
-        let messages = record
-            .map(|record| record.received().to_vec())
-            .unwrap_or_default();
-        let key = record.and_then(|record| record.key.as_ref());
+        let found = self.document().and_then(|it| Some((it, it.turn(turn)?)));
+        let messages = found.map(|(document, record)| document.received(record).to_vec());
+        let messages = messages.unwrap_or_default();
+        let replacing = found.and_then(|(document, record)| document.replacing(record));
+        let answers = replacing.and_then(|replacing| replacing.answers);
+        let key = found.and_then(|(_, record)| record.key.as_ref());
         Received {
-            message: message_id(&messages),
+            message: message_id(&messages).or(answers),
             messages,
             key: key.map(|known| known.0.key.clone()),
+            replacing,
         }
     }
 }

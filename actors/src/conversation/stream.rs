@@ -72,6 +72,7 @@ pub struct TurnStream {
     /// Tells this text from the same turn's told at another time.
     epoch: u32,
     head: Arc<ReplyHead>,
+    replaces: Option<MessageId>,
     items: Vec<Item>,
     /// The first item that passes members of a delta through.
     first_delta: Option<usize>,
@@ -100,6 +101,7 @@ impl TurnStream {
             reply,
             epoch: 0,
             head: Arc::default(),
+            replaces: None,
             items: Vec::new(),
             first_delta: None,
             shown: Shown::No,
@@ -131,6 +133,7 @@ impl TurnStream {
 
     /// The acceptance is synced: from now on the turn may be shown.
     pub fn show(&mut self, received: Received) {
+        self.replace(&received);
         self.items
             .insert(0, Item::Whole(EventBody::Received(received)));
         self.first_delta = self.first_delta.map(|index| index + 1);
@@ -175,6 +178,7 @@ impl TurnStream {
             message: received.last().and_then(StoredMessage::id),
             messages: received,
             key: record.key.as_ref().map(|known| known.0.key.clone()),
+            replacing: record.branch.as_ref().map(|branch| branch.told()),
         });
         let cut = ended.error.is_some()
             || [ABANDONED, CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
@@ -222,14 +226,27 @@ impl TurnStream {
 
     /// Replaces what was received: a message that waits may be given a later time.
     pub fn receive_again(&mut self, received: Received) {
+        self.replace(&received);
         if let Some(Item::Whole(EventBody::Received(old))) = self.items.first_mut() {
             *old = received;
         }
     }
 
+    /// Notes what the turn replaces; it may have been started before that could be told.
+    fn replace(&mut self, received: &Received) {
+        self.replaces = received.replacing.and_then(|it| it.message);
+        for item in &mut self.items {
+            if let Item::Whole(EventBody::Started { replaces, .. }) = item {
+                *replaces = self.replaces;
+            }
+        }
+    }
+
     /// The upstream is asked.
     pub fn start(&mut self, model: Arc<str>) {
-        self.items.push(Item::Whole(EventBody::Started { model }));
+        let replaces = self.replaces;
+        self.items
+            .push(Item::Whole(EventBody::Started { model, replaces }));
     }
 
     /// Appends reply text, joined to text right before it.
@@ -608,6 +625,7 @@ mod tests {
             messages: Vec::new(),
             message: None,
             key: None,
+            replacing: None,
         }
     }
 

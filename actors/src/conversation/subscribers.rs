@@ -333,6 +333,7 @@ mod tests {
             messages: Vec::new(),
             message: None,
             key: None,
+            replacing: None,
         });
         ordinal
     }
@@ -438,6 +439,7 @@ mod tests {
             messages: smallvec::SmallVec::new(),
             state: TurnState::Ended(Box::new(ended)),
             key: None,
+            branch: None,
         };
         let mut streams = Streams::new(1);
         let seen: RefCell<Vec<(&str, TurnId)>> = RefCell::default();

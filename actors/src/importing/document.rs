@@ -227,9 +227,6 @@ pub(crate) fn entries_of(
 }
 
 fn entry((head, messages): (EntryHead, Vec<StoredMessage>)) -> Entry {
-    let messages: Vec<Arc<str>> = messages
-        .iter()
-        .map(|message| StoredMessage::fragment(message).clone())
-        .collect();
+    let messages: Vec<Arc<str>> = messages.iter().map(StoredMessage::whole).collect();
     Entry { head, messages }
 }

@@ -86,6 +86,11 @@ pub struct TurnAccepted {
     /// What a repeat of the request is recognized by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
+    /// The message in whose place the turn stands once it has a reply: a user's message, which the
+    /// entry's own replaces; or, where the entry has none, a reply. From there on everything that
+    /// was accepted before this turn is replaced then, and stays as it is if there is no reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<MessageId>,
 }
 
 /// What a repeat of a request is recognized by. Counts within one conversation.
@@ -138,6 +143,9 @@ pub struct TurnReopened {
 pub struct Added {
     /// When.
     pub at: Timestamp,
+    /// The message in whose place they stand; it is replaced with all that is behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<MessageId>,
 }
 
 /// Messages that belong before all others.

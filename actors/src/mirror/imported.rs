@@ -12,6 +12,7 @@ use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
+    conversation::message::ALTERNATIVES_MAX,
     id::{ConversationId, MessageId},
     log::sqlite::FileStamp,
     mirror::{REVISION_MEMBER, Revision, digest_of},
@@ -95,12 +96,7 @@ impl ImportedDocument {
     /// and must not be replaced by one.
     #[must_use]
     pub fn says_more(&self) -> bool {
-        !self.others.is_empty()
-            || self
-                .messages
-                .iter()
-                .flat_map(|message| &message.others)
-                .any(|(name, _)| !TAKEN_OVER.contains(&name.as_str()))
+        !self.others.is_empty() || self.messages.iter().any(ImportedMessage::says_more)
     }
 
     /// Reads the document of a conversation.
@@ -150,6 +146,34 @@ impl ImportedDocument {
             .map(|(index, members)| message(index, members))
             .collect::<Result<_, _>>()?;
         Ok(document)
+    }
+}
+
+/// Member of a message with what it replaced.
+const ALTERNATIVES: &str = "alternatives";
+
+impl ImportedMessage {
+    /// What it replaced; none if that is not a list of messages.
+    #[must_use]
+    pub fn alternatives(&self) -> Option<Vec<Self>> {
+        let member = self.others.iter().find(|(name, _)| name == ALTERNATIVES);
+        let Some((_, list)) = member else {
+            return Some(Vec::new());
+        };
+        let list: Vec<Members<'_>> = serde_json::from_str(list.get()).ok()?;
+        let list = list.into_iter().enumerate();
+        list.map(|(index, members)| message(index, members).ok())
+            .collect()
+    }
+
+    fn says_more(&self) -> bool {
+        let alternatives = self.alternatives();
+        let all_taken = alternatives.is_some_and(|all| {
+            let is_plain = |it: &Self| it.others.iter().all(|(name, _)| name != ALTERNATIVES);
+            all.len() <= ALTERNATIVES_MAX.0 && all.iter().all(|it| is_plain(it) && !it.says_more())
+        });
+        let mut others = self.others.iter().map(|(name, _)| name.as_str());
+        !all_taken || others.any(|name| name != ALTERNATIVES && !TAKEN_OVER.contains(&name))
     }
 }
 

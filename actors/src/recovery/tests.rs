@@ -59,6 +59,7 @@ fn begin(number: u32) -> Append {
         character_id: None,
         model: String::new(),
         key: None,
+        replaces: None,
     });
     Append {
         id: id(number),

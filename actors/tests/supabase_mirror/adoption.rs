@@ -74,6 +74,7 @@ impl Adopter for Fake {
                 Answer::Append(expected_seq, message) => {
                     let head = EntryHead::Appended(Added {
                         at: Timestamp::now(),
+                        replaces: None,
                     });
                     let append = Append {
                         id,

@@ -118,6 +118,7 @@ impl Bench {
     pub async fn add(&self, name: &str, expected_seq: u64, message: Arc<str>) {
         let head = EntryHead::Appended(Added {
             at: Timestamp::now(),
+            replaces: None,
         });
         append(&self.log, name, expected_seq, head, vec![message]).await;
     }

@@ -4,7 +4,7 @@ use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use idol_actors::{
     conversation::{
         command::{
-            Attach, Attachment, Begin, CancelTurn, Cancelled, From, Listener, Manner, Resume,
+            At, Attach, Attachment, Begin, CancelTurn, Cancelled, From, Listener, Manner, Resume,
             Resumed, Said, StartTurn, Started, Took, Want,
         },
         event::Cursor,
@@ -33,7 +33,9 @@ const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// Something a client says.
 struct Saying {
     named: Named,
-    text: String,
+    at: At,
+    /// None: a reply is to be made again.
+    text: Option<String>,
     choice: PromptChoice,
     client_message_id: Option<String>,
     reasoning: Reasoning,
@@ -90,7 +92,8 @@ impl WsSession {
                     self.remember(&named, &choice);
                     let first = message.map(|text| Saying {
                         named: named.clone(),
-                        text,
+                        at: At::End,
+                        text: Some(text),
                         choice: choice.clone(),
                         client_message_id,
                         reasoning,
@@ -116,6 +119,29 @@ impl WsSession {
                     };
                     let saying = Saying {
                         named,
+                        at: At::End,
+                        text: Some(message),
+                        choice,
+                        client_message_id,
+                        reasoning,
+                    };
+                    self.start_turn(saying, ctx);
+                }
+                ClientMessage::Replace {
+                    conversation,
+                    at,
+                    message,
+                    choice,
+                    client_message_id,
+                    reasoning,
+                } => {
+                    let Some(named) = conversation.or_else(|| self.current.clone()) else {
+                        ctx.text(socket::refused(&Refused::no_conversation()));
+                        continue;
+                    };
+                    let saying = Saying {
+                        named,
+                        at,
                         text: message,
                         choice,
                         client_message_id,
@@ -475,12 +501,18 @@ impl WsSession {
         let choice = &saying.choice;
         let key = saying.client_message_id.clone().map(|key| {
             let (model, system) = (choice.model.as_deref(), choice.system_prompt.as_deref());
-            idempotency::of_message(key, &saying.text, model, system)
+            let text = saying.text.as_deref();
+            idempotency::of_message(key, saying.at, text, model, system)
         });
+        let (choice, defaults) = (choice.clone(), &self.server.defaults);
+        let request = match &saying.text {
+            Some(text) => ChatRequest::of_text(text, choice, defaults),
+            None => ChatRequest::of_choice(choice, defaults),
+        };
         StartTurn {
             key,
-            ..ChatRequest::of_text(&saying.text, choice.clone(), &self.server.defaults)
-                .into_command(self.caller.clone(), turn)
+            at: saying.at,
+            ..request.into_command(self.caller.clone(), turn)
         }
     }
 
@@ -493,7 +525,7 @@ impl WsSession {
         ctx.spawn(read.into_actor(self).map(move |read, act, ctx| {
             let found = read.and_then(|found| found.ok_or(EngineError::NotFound));
             ctx.text(match found {
-                Ok(snapshot) => match part.of(&snapshot.messages) {
+                Ok(snapshot) => match part.of(&snapshot) {
                     Ok(page) => {
                         let page = page.within(HISTORY_BYTES_MAX);
                         socket::history(&named.spelled, page, act.server.timestamps)

@@ -129,13 +129,20 @@ impl WsSession {
         match &event.body {
             EventBody::Received(received) => match whose {
                 Whose::Own(id) => {
-                    let id = id.as_deref();
+                    let (turn, id) = (event.turn, id.as_deref());
+                    if let Some(replacing) = received.replacing {
+                        let spelled = &named.spelled;
+                        ctx.text(socket::history_truncated(spelled, turn, replacing, None));
+                    }
                     ctx.text(socket::message_received(&named.spelled, event, id));
                 }
                 Whose::Others => {
-                    for text in socket::user_messages(&named.spelled, event, received, timestamps) {
-                        ctx.text(text);
+                    let told =
+                        socket::received_of_others(&named.spelled, event, received, timestamps);
+                    if told.is_empty() {
+                        return Wrote::Nothing;
                     }
+                    told.into_iter().for_each(|text| ctx.text(text));
                 }
             },
             EventBody::Ended(outcome) => {

@@ -295,6 +295,7 @@ mod tests {
             messages: Vec::new(),
             message: None,
             key: None,
+            replacing: None,
         });
         stream.start("m".into());
         let mut text = String::new();
@@ -337,6 +338,7 @@ mod tests {
                 error: (finish_reason == INTERRUPTED).then(|| "conversation_restarted".to_owned()),
             })),
             key: None,
+            branch: None,
         };
         TurnStream::retold(&record).unwrap()
     }

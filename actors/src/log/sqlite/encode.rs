@@ -9,7 +9,7 @@ use crate::log::entry::{Entry, EntryHead};
 
 /// Version of the rows that this code writes. A reader that meets a later one stops; each is a
 /// superset of the one before it.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Most bytes of message text in one entry: half of what the storage engine takes in a blob.
 const BODY_BYTES_MAX: usize = 512 << 20;
@@ -236,6 +236,10 @@ mod tests {
         })
     }
 
+    fn replaced() -> impl Strategy<Value = Option<MessageId>> {
+        prop::option::of(any::<u128>().prop_map(|id| MessageId(Uuid::from_u128(id))))
+    }
+
     fn head() -> impl Strategy<Value = EntryHead> {
         let name = || prop::option::of(text());
         prop_oneof![
@@ -266,19 +270,23 @@ mod tests {
                 name(),
                 name(),
                 text(),
-                prop::option::of(key())
+                prop::option::of(key()),
+                replaced()
             )
-                .prop_map(|(at, turn, reply, user_id, character_id, model, key)| {
-                    EntryHead::TurnAccepted(TurnAccepted {
-                        at,
-                        turn: TurnId(Uuid::from_u128(turn)),
-                        reply: MessageId(Uuid::from_u128(reply)),
-                        user_id,
-                        character_id,
-                        model,
-                        key,
-                    })
-                }),
+                .prop_map(
+                    |(at, turn, reply, user_id, character_id, model, key, replaces)| {
+                        EntryHead::TurnAccepted(TurnAccepted {
+                            at,
+                            turn: TurnId(Uuid::from_u128(turn)),
+                            reply: MessageId(Uuid::from_u128(reply)),
+                            user_id,
+                            character_id,
+                            model,
+                            key,
+                            replaces,
+                        })
+                    }
+                ),
             (
                 at(),
                 any::<u128>(),
@@ -305,7 +313,8 @@ mod tests {
                     model,
                 })
             }),
-            at().prop_map(|at| EntryHead::Appended(Added { at })),
+            (at(), replaced())
+                .prop_map(|(at, replaces)| EntryHead::Appended(Added { at, replaces })),
             (at(), at(), name(), name()).prop_map(|(at, created_at, user_id, character_id)| {
                 EntryHead::Prepended(Prepended {
                     at,
@@ -364,12 +373,14 @@ mod tests {
                 version: VERSION + 1,
                 ..good
             }),
-            Err(DecodeError::Version(3))
+            Err(DecodeError::Version(4))
         ));
-        assert!(
-            decode(Row { version: 1, ..good }).is_ok(),
-            "what an earlier release wrote is read"
-        );
+        for version in 1..VERSION {
+            assert!(
+                decode(Row { version, ..good }).is_ok(),
+                "what an earlier release wrote is read"
+            );
+        }
         assert!(matches!(
             decode(Row { kind: 3, ..good }),
             Err(DecodeError::Kind(3))

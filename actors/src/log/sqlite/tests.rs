@@ -75,6 +75,7 @@ fn accepted(number: u128, text: &str) -> Entry {
             character_id: None,
             model: "some/model".to_owned(),
             key: None,
+            replaces: None,
         }),
         messages: vec![Arc::from(text)],
     }

@@ -112,6 +112,7 @@ impl Bench {
             character_id: None,
             model: String::new(),
             key: None,
+            replaces: None,
         });
         let message = format!(r#"{{"role":"user","content":"{text}"}}"#);
         self.append(name, expected_seq, head, vec![Arc::from(message)])
