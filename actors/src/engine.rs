@@ -26,6 +26,7 @@ use crate::{
         Generate,
         embedded::Embedded,
         openrouter::{OpenRouter, OpenRouterConfigError, models},
+        protection::Protection,
     },
     shared::{ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine},
     supervisor::Supervisor,
@@ -148,6 +149,15 @@ impl Engine {
         }
     }
 
+    /// What the calls to the upstream share; none without one.
+    #[must_use]
+    pub fn protection(&self) -> Option<&Arc<Protection>> {
+        match &self.shared.config.chat {
+            ChatProvider::OpenRouter(_, protection) => Some(protection),
+            ChatProvider::Embedded(_) | ChatProvider::NotConfigured => None,
+        }
+    }
+
     /// Refuses new turns, lets turns under way finish for up to `grace`, then cuts them, and
     /// returns when the end of each is in the log (or another `grace` has passed).
     pub async fn drain(&self, grace: Duration) {
@@ -211,8 +221,8 @@ fn start_provider(
     arbiter: &ArbiterHandle,
 ) -> Result<Option<Recipient<Generate>>, OpenRouterConfigError> {
     Ok(match chat {
-        ChatProvider::OpenRouter(config) => {
-            let actor = OpenRouter::new(config)?;
+        ChatProvider::OpenRouter(config, protection) => {
+            let actor = OpenRouter::new(config, protection.clone())?;
             Some(OpenRouter::start_in_arbiter(arbiter, move |_| actor).recipient())
         }
         ChatProvider::Embedded(pace) => {
@@ -225,7 +235,7 @@ fn start_provider(
 
 /// Reads the upstream's model list in the background, again and again, for the context lengths.
 fn refresh_models(shared: &Arc<Shared>) {
-    let ChatProvider::OpenRouter(config) = shared.config.chat.clone() else {
+    let ChatProvider::OpenRouter(config, _) = shared.config.chat.clone() else {
         return;
     };
     // Weak: the task ends with the engine.

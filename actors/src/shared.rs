@@ -24,7 +24,7 @@ use crate::{
     mirror::{Changed, RemoteDocuments},
     provider::{
         Generate, Upstream, UpstreamError, UpstreamErrorKind, embedded::Pace,
-        openrouter::OpenRouterConfig,
+        openrouter::OpenRouterConfig, protection::Protection,
     },
     supervisor::Stopped,
     ticker::Ticker,
@@ -69,8 +69,8 @@ pub enum Placement {
 /// Who answers.
 #[derive(Debug, Clone)]
 pub enum ChatProvider {
-    /// OpenRouter, or a server that speaks its protocol.
-    OpenRouter(OpenRouterConfig),
+    /// OpenRouter, or a server that speaks its protocol; what its calls share.
+    OpenRouter(Box<OpenRouterConfig>, Arc<Protection>),
     /// The companion inside this process.
     Embedded(Pace),
     /// Nobody: turns are refused.
@@ -135,6 +135,7 @@ impl Home {
                 },
                 message: "No model provider is configured: set OPENROUTER_API_KEY".into(),
                 retry_after: None,
+                retryable: None,
             })),
         }
     }

@@ -27,6 +27,7 @@ mod listing;
 mod observability;
 mod pages;
 mod process;
+mod repair;
 mod resilience;
 mod stream;
 mod supabase;

@@ -1,6 +1,7 @@
 //! The turn that runs: asking the provider, taking its reply, ending.
 
 use std::{
+    iter,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,10 +21,11 @@ use super::{
 use crate::{
     error::EngineError,
     json_text::JsonText,
+    limits::MODELS_MAX,
     log::Partial,
     log::entry::{CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
     metrics::{ProviderErrorLabels, TurnEnd, seconds},
-    provider::{Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
+    provider::{ChatBody, Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
     shared::Failpoint,
     time::Timestamp,
 };
@@ -50,6 +52,7 @@ impl Conversation {
         };
         let body = self.prompt(&next);
         let model: Arc<str> = next.parameters.model.as_str().into();
+        let models = models(&next.parameters);
         if let Some(stream) = self.streams.get_mut(next.ordinal) {
             stream.start(model.clone());
         }
@@ -65,12 +68,14 @@ impl Conversation {
             call: Call::Asked,
             finish: None,
             usage: None,
+            writers: Vec::new(),
             tool_calls: super::ToolCalls::default(),
             deadline: Some(ctx.run_later(limit, Self::overdue)),
         }));
         let ask = provider.send(Generate {
             turn: next.turn,
             body,
+            models,
             reply_to: ctx.address().recipient(),
         });
         ctx.spawn(ask.into_actor(self).map(move |asked, act, ctx| {
@@ -95,7 +100,7 @@ impl Conversation {
         }));
     }
 
-    fn prompt(&self, next: &Waiting) -> bytes::Bytes {
+    fn prompt(&self, next: &Waiting) -> ChatBody {
         let turns = self.document().map(Document::turns).unwrap_or_default();
         let context_tokens = self.shared.context_tokens(&next.parameters.model);
         let logged = turns
@@ -124,6 +129,12 @@ impl Conversation {
                 Delta::Head(head) => stream.set_head(head),
                 Delta::Text(text) => {
                     self.shared.metrics.deltas.inc();
+                    let writer = writer(&stream.head().model, &running.model);
+                    if running.writers.last().is_none_or(|last| last != writer)
+                        && !running.writers.iter().any(|known| known == writer)
+                    {
+                        running.writers.push(writer.to_owned());
+                    }
                     stream.push_text(text);
                 }
                 Delta::Reasoning(text) => {
@@ -146,6 +157,7 @@ impl Conversation {
                     running.usage = Some(usage.clone());
                     stream.push_usage(usage);
                 }
+                Delta::Seam { model } => stream.push_seam(model),
             }
         }
     }
@@ -167,6 +179,7 @@ impl Conversation {
         let finish = running.finish.take();
         let usage = running.usage.take();
         let tool_calls = std::mem::take(&mut running.tool_calls);
+        let writers = std::mem::take(&mut running.writers);
         let tool_calls = match &why {
             Why::Complete => tool_calls.finish(),
             // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
@@ -195,11 +208,7 @@ impl Conversation {
             .max(self.unlogged_stamp(ordinal));
         let draft = reply_draft(text, tool_calls);
         let reply = draft.map(|draft| {
-            let model: &str = if head.model.is_empty() {
-                &model
-            } else {
-                &head.model
-            };
+            let model = writer(&head.model, &model);
             StoredMessage::new(
                 &draft,
                 &Stamp {
@@ -207,6 +216,7 @@ impl Conversation {
                     id: stream.reply(),
                     turn: Some(turn),
                     model: Some(model),
+                    models: &writers,
                     finish_reason: Some(&finish_reason),
                 },
             )
@@ -386,6 +396,22 @@ impl Conversation {
     }
 }
 
+/// The model that was asked, and those to ask when it fails, each once.
+fn models(parameters: &prompt::Parameters) -> Vec<Arc<str>> {
+    let mut models: Vec<Arc<str>> = Vec::new();
+    for model in iter::once(&parameters.model).chain(&parameters.fallbacks) {
+        if models.len() < MODELS_MAX && !models.iter().any(|known| **known == **model) {
+            models.push(model.as_str().into());
+        }
+    }
+    models
+}
+
+/// The model that answers, where the upstream names it; else the one that was asked.
+fn writer<'a>(answers: &'a str, asked: &'a str) -> &'a str {
+    if answers.is_empty() { asked } else { answers }
+}
+
 fn reply_draft(text: JsonText, tool_calls: Option<RawJson>) -> Option<Draft> {
     if text.is_empty() && tool_calls.is_none() {
         return None;
@@ -410,6 +436,7 @@ fn overdue_error() -> EngineError {
         kind: UpstreamErrorKind::Timeout,
         message: "The model did not finish in time".into(),
         retry_after: None,
+        retryable: None,
     })
 }
 
