@@ -105,7 +105,8 @@ fn verdict(accepted: &str, held: &str, over: bool) -> Verdict {
     let told = prefix(accepted);
     let said = held.trim_start();
     if told.is_empty() {
-        return Verdict::Drop(0);
+        // Nothing to go on with: the reply was asked for anew, and begins as it began.
+        return space(accepted, held, over).map_or(Verdict::Hold, Verdict::Drop);
     }
     if said.is_empty() && !over {
         return Verdict::Hold;
@@ -306,6 +307,8 @@ mod tests {
         expect("We walked by ", " the river.", "We walked by the river.");
         expect("We walked by ", "the river.", "We walked by the river.");
         expect("One.\n\n", "\n\nTwo.", "One.\n\nTwo.");
+        expect("\n", "\n\n\nOne.", "\n\n\nOne.");
+        expect("\n\n", "One.", "\n\nOne.");
         expect("One.\n\n", "\nTwo.", "One.\n\nTwo.");
         let accepted = "One thing and another. ";
         expect(

@@ -23,8 +23,8 @@ fn seed() -> u64 {
     seed
 }
 
-/// Whether no word or pair of words of a reply comes twice in a row: a model that says it again
-/// would be right to.
+/// Whether no word or pair of words of a reply comes twice in a row, and it does not begin with a
+/// mark or a letter alone: a model that says these again would be right to.
 fn says_nothing_twice(seed: u64) -> bool {
     let tokens: Vec<String> = (0..TOKENS)
         .map(|at| {
@@ -34,7 +34,8 @@ fn says_nothing_twice(seed: u64) -> bool {
         .collect();
     let single = tokens.windows(2).any(|pair| pair[0] == pair[1]);
     let double = tokens.windows(4).any(|four| four[..2] == four[2..]);
-    !single && !double
+    let first = tokens[0].chars().filter(|it| it.is_alphanumeric()).count();
+    first >= 3 && !single && !double
 }
 
 #[tokio::test]
