@@ -35,7 +35,10 @@ use idol_actors::{
     limits::{CREDIT_BATCH, CREDIT_WINDOW},
     log::{Append, AppendError, Checkpoint, Loaded, Log, LogError},
     metrics::Metrics,
-    provider::openrouter::{Deadlines, OpenRouterConfig},
+    provider::{
+        attempts::RetryPolicy,
+        openrouter::{Deadlines, OpenRouterConfig},
+    },
     shared::{ChatProvider, EngineConfig, Home, Placement, Sessions},
 };
 use idol_router::{
@@ -179,6 +182,7 @@ impl Handler<Turn> for Worker {
             )],
             parameters: Parameters {
                 model: self.model.into(),
+                fallbacks: Vec::new(),
                 system: JsonText::escape("You are a companion."),
                 max_tokens: 1_000,
                 members: "\"temperature\":0.7".into(),
@@ -211,14 +215,18 @@ impl Bench {
             actix::System::new().block_on(async move {
                 let config = EngineConfig {
                     placement,
-                    chat: ChatProvider::OpenRouter(OpenRouterConfig {
-                        base_url,
-                        api_key: None,
-                        http_referer: None,
-                        title: None,
-                        deadlines: Deadlines::default(),
-                        reply_bytes_max: 1 << 20,
-                    }),
+                    chat: ChatProvider::OpenRouter(
+                        Box::new(OpenRouterConfig {
+                            base_url,
+                            api_key: None,
+                            http_referer: None,
+                            title: None,
+                            deadlines: Deadlines::default(),
+                            reply_bytes_max: 1 << 20,
+                            retry: RetryPolicy::default(),
+                        }),
+                        Arc::default(),
+                    ),
                     default_context_tokens: 8_192,
                     conversation_idle: Duration::from_secs(1),
                     resident_bytes_max: 1 << 30,

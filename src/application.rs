@@ -33,8 +33,11 @@ use idol_actors::{
         supabase_mirror::{SupabaseState, Waits},
     },
     provider::{
+        attempts::{RetryPolicy, RetryWaits},
+        breaker::BreakerPolicy,
         embedded::Pace,
         openrouter::{Deadlines, OpenRouterConfig, OpenRouterConfigError},
+        protection::{Protection, ProtectionPolicy},
     },
     recovery::{Recovery, RecoveryError, recover, settle},
     shared::{ChatProvider, EngineConfig, Failpoints, Placement, Sessions},
@@ -49,6 +52,7 @@ use crate::{
     routes,
     server::{Limits, OpenAdmin, Server},
     sockets::Sockets,
+    upstream::UpstreamMetrics,
     wire::chat::{BUILT_IN_SYSTEM_PROMPT, Defaults, Dialect},
 };
 
@@ -65,6 +69,12 @@ pub struct Tuning {
     pub mirror: Option<MirrorHook>,
     /// Pace of the embedded companion.
     pub pace: Option<Pace>,
+    /// Waits between two requests for one reply.
+    pub retry_waits: Option<RetryWaits>,
+    /// How long a call waits for room.
+    pub queue_wait: Option<Duration>,
+    /// How long a model that fails is left alone the first time.
+    pub breaker_open: Option<Duration>,
     /// How long the copy in Supabase waits for what.
     pub supabase_waits: Option<Waits>,
     /// Tells the free bytes on the disk of the log.
@@ -167,7 +177,7 @@ impl Application {
         registry.register_collector(Box::new(mirrors.metrics()));
         let engine_config = EngineConfig {
             placement: tuning.placement.unwrap_or_else(default_placement),
-            chat: chat_provider(&config, tuning.pace.unwrap_or(Pace::Human)),
+            chat: chat_provider(&config, &tuning),
             default_context_tokens: config.conversations.default_context_tokens,
             conversation_idle: config.conversations.idle,
             resident_bytes_max: config.conversations.resident_history_bytes,
@@ -191,6 +201,9 @@ impl Application {
             mirrors.recipients(),
             metrics,
         )?;
+        if let Some(protection) = engine.protection() {
+            registry.register_collector(Box::new(UpstreamMetrics(protection.clone())));
+        }
         mirrors.connect(&(Arc::new(engine.clone()) as Arc<dyn Adopter>));
         if owes {
             let home = engine.home_here()?;
@@ -335,13 +348,15 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn chat_provider(config: &Config, pace: Pace) -> ChatProvider {
+fn chat_provider(config: &Config, tuning: &Tuning) -> ChatProvider {
     match config.chat_provider() {
-        config::ChatProvider::Embedded => ChatProvider::Embedded(pace),
+        config::ChatProvider::Embedded => {
+            ChatProvider::Embedded(tuning.pace.unwrap_or(Pace::Human))
+        }
         config::ChatProvider::NotConfigured { .. } => ChatProvider::NotConfigured,
         config::ChatProvider::OpenRouter => {
             let openrouter = &config.openrouter;
-            ChatProvider::OpenRouter(OpenRouterConfig {
+            let config = OpenRouterConfig {
                 base_url: openrouter.base_url.as_str().to_owned(),
                 api_key: openrouter.api_key.clone(),
                 http_referer: openrouter.http_referer.clone(),
@@ -353,7 +368,26 @@ fn chat_provider(config: &Config, pace: Pace) -> ChatProvider {
                     whole: openrouter.total_timeout,
                 },
                 reply_bytes_max: config.conversations.max_reply_bytes,
-            })
+                retry: RetryPolicy {
+                    attempts: openrouter.attempts,
+                    repair: openrouter.midstream_repair,
+                    waits: tuning.retry_waits.unwrap_or_default(),
+                },
+            };
+            let defaults = ProtectionPolicy::default();
+            let protection = Protection::new(ProtectionPolicy {
+                calls: openrouter.calls_max,
+                calls_of_model: openrouter.model_calls_max,
+                queued: openrouter.queue_max,
+                queue_wait: tuning.queue_wait.unwrap_or(defaults.queue_wait),
+                repeats: openrouter.retry_budget,
+                breaker: BreakerPolicy {
+                    percent: openrouter.breaker_percent,
+                    open_first: tuning.breaker_open.unwrap_or(defaults.breaker.open_first),
+                    ..defaults.breaker
+                },
+            });
+            ChatProvider::OpenRouter(Box::new(config), Arc::new(protection))
         }
     }
 }
@@ -402,6 +436,7 @@ fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRu
     let conversations = &config.conversations;
     let defaults = Arc::new(Defaults {
         model: conversations.default_model.clone(),
+        fallbacks: config.openrouter.fallback_models.clone(),
         system_prompt: JsonText::escape(
             conversations
                 .system_prompt

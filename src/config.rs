@@ -22,6 +22,8 @@ pub use parts::{
 };
 pub use reader::{ConfigError, ConfigErrors};
 
+use idol_actors::provider::attempts::MidstreamRepair;
+
 use reader::Reader;
 use variable as var;
 
@@ -212,6 +214,17 @@ fn openrouter(read: &mut Reader<'_>) -> OpenRouterConfig {
         first_token_timeout: read.seconds(&var::OPENROUTER_FIRST_TOKEN_TIMEOUT_SECS, 1..=DAY),
         silence_timeout: read.seconds(&var::OPENROUTER_SILENCE_TIMEOUT_SECS, 1..=DAY),
         total_timeout: read.seconds(&var::OPENROUTER_TOTAL_TIMEOUT_SECS, 1..=DAY),
+        fallback_models: read.list(&var::FALLBACK_MODELS),
+        midstream_repair: match read.flag(&var::MIDSTREAM_REPAIR) {
+            true => MidstreamRepair::On,
+            false => MidstreamRepair::Off,
+        },
+        attempts: read.number(&var::OPENROUTER_ATTEMPTS, 1..=16),
+        retry_budget: read.number(&var::OPENROUTER_RETRY_BUDGET, 0..=1_000_000),
+        calls_max: read.number(&var::OPENROUTER_CALLS_MAX, 1..=1_000_000),
+        model_calls_max: read.number(&var::OPENROUTER_MODEL_CALLS_MAX, 1..=1_000_000),
+        queue_max: read.number(&var::OPENROUTER_QUEUE_MAX, 0..=1_000_000),
+        breaker_percent: read.number(&var::OPENROUTER_BREAKER_PERCENT, 0..=100),
     }
 }
 

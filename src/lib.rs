@@ -22,4 +22,5 @@ pub mod session;
 pub mod sockets;
 pub mod telemetry;
 pub mod tools;
+pub mod upstream;
 pub mod wire;

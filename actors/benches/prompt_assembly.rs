@@ -27,6 +27,7 @@ fn message(role: Role, number: usize) -> StoredMessage {
         id: MessageId::now(),
         turn: None,
         model: None,
+        models: &[],
         finish_reason: None,
     };
     StoredMessage::new(&draft, &stamp)
@@ -53,6 +54,7 @@ fn history(messages: usize) -> Vec<TurnRecord> {
 fn prompt_assembly(criterion: &mut Criterion) {
     let parameters = Parameters {
         model: "nousresearch/hermes-3-llama-3.1-70b".into(),
+        fallbacks: Vec::new(),
         system: JsonText::escape("You are a companion."),
         max_tokens: 1_000,
         members: "\"temperature\":0.7,\"max_tokens\":1000".into(),
@@ -63,7 +65,7 @@ fn prompt_assembly(criterion: &mut Criterion) {
             let history = history(messages);
             let new = [message(Role::User, messages)];
             let body = assemble(&parameters, &history, &new, tokens);
-            group.throughput(Throughput::Bytes(body.len() as u64));
+            group.throughput(Throughput::Bytes(body.json().len() as u64));
             group.bench_function(BenchmarkId::from_parameter(messages), |bencher| {
                 bencher.iter(|| assemble(black_box(&parameters), &history, &new, tokens));
             });

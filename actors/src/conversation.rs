@@ -202,6 +202,8 @@ struct Running {
     asked: Asked,
     finish: Option<(String, Option<String>)>,
     usage: Option<crate::provider::RawJson>,
+    /// Models that wrote text, in the order of their first.
+    writers: Vec<String>,
     tool_calls: ToolCalls,
     deadline: Option<SpawnHandle>,
 }

@@ -28,6 +28,7 @@ use crate::{
         Generate,
         embedded::Embedded,
         openrouter::{OpenRouter, OpenRouterConfigError, models},
+        protection::Protection,
     },
     shared::{ChatProvider, Directory, EngineConfig, Home, Placement, Shared, SupervisorLine},
     supervisor::Supervisor,
@@ -150,6 +151,15 @@ impl Engine {
         }
     }
 
+    /// What the calls to the upstream share; none without one.
+    #[must_use]
+    pub fn protection(&self) -> Option<&Arc<Protection>> {
+        match &self.shared.config.chat {
+            ChatProvider::OpenRouter(_, protection) => Some(protection),
+            ChatProvider::Embedded(_) | ChatProvider::NotConfigured => None,
+        }
+    }
+
     /// Refuses new turns, lets turns under way finish for up to `grace`, then cuts them, and
     /// returns when the end of each is in the log (or another `grace` has passed).
     pub async fn drain(&self, grace: Duration) {
@@ -213,8 +223,8 @@ fn start_provider(
     arbiter: &ArbiterHandle,
 ) -> Result<Option<Recipient<Generate>>, OpenRouterConfigError> {
     Ok(match chat {
-        ChatProvider::OpenRouter(config) => {
-            let actor = OpenRouter::new(config)?;
+        ChatProvider::OpenRouter(config, protection) => {
+            let actor = OpenRouter::new(config, protection.clone())?;
             Some(OpenRouter::start_in_arbiter(arbiter, move |_| actor).recipient())
         }
         ChatProvider::Embedded(pace) => {
@@ -229,7 +239,7 @@ fn start_provider(
 ///
 /// What an earlier process read holds until then, and while the upstream does not give it.
 fn refresh_models(shared: &Arc<Shared>) {
-    let ChatProvider::OpenRouter(config) = shared.config.chat.clone() else {
+    let ChatProvider::OpenRouter(config, _) = shared.config.chat.clone() else {
         return;
     };
     let file = shared.config.models_file.clone();

@@ -119,6 +119,9 @@ fn plain(
             .cloned(),
     };
     let (model, finish_reason) = (text("model"), text("finish_reason"));
+    let models: Vec<String> = member("models")
+        .and_then(|models| serde_json::from_str(models.get()).ok())
+        .unwrap_or_default();
     // Our own documents name their messages; the ancestor's do not.
     let own_id = text("id").and_then(|id| id.parse().ok()).map(MessageId);
     let turn = text("turn_id").and_then(|id| id.parse().ok()).map(TurnId);
@@ -127,6 +130,7 @@ fn plain(
         id: own_id.unwrap_or_else(|| imported_message_id(id, index, message)),
         turn,
         model: model.as_deref(),
+        models: &models,
         finish_reason: finish_reason.as_deref(),
     };
     Ok(StoredMessage::new(&draft, &stamp))

@@ -17,6 +17,9 @@ pub const EVENT_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Turns that may wait in one conversation behind the one that runs.
 pub const TURN_QUEUE_MAX: usize = 8;
 
+/// Models that one reply is asked of: more than are ever asked, see `OPENROUTER_ATTEMPTS`.
+pub const MODELS_MAX: usize = 16;
+
 /// Mailbox of a conversation: commands of many sessions, one progress message per read, credits.
 pub const CONVERSATION_MAILBOX: usize = 256;
 

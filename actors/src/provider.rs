@@ -6,14 +6,21 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{id::TurnId, json_text::JsonText};
 
+pub use body::{ChatBody, Places};
+
+pub mod attempts;
+mod body;
+pub mod breaker;
+pub mod budget;
 pub mod embedded;
 pub mod openrouter;
+pub mod protection;
+pub mod seam;
 
 /// Asks for one reply. The answer is a guard: dropping it closes the upstream call at once.
 #[derive(Message)]
@@ -21,8 +28,10 @@ pub mod openrouter;
 pub struct Generate {
     /// The turn it is for, repeated in every [`Progress`].
     pub turn: TurnId,
-    /// Body of the chat-completions request, complete JSON, `"stream":true` included.
-    pub body: Bytes,
+    /// The request, of the first model.
+    pub body: ChatBody,
+    /// Models to ask, in this order, until one answers; at least the one in the body.
+    pub models: Vec<Arc<str>>,
     /// Where the reply goes: one message per network read, the last with an `end`.
     pub reply_to: Recipient<Progress>,
 }
@@ -31,7 +40,8 @@ impl fmt::Debug for Generate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Generate")
             .field("turn", &self.turn)
-            .field("body_bytes", &self.body.len())
+            .field("body", &self.body)
+            .field("models", &self.models)
             .finish_non_exhaustive()
     }
 }
@@ -101,6 +111,11 @@ pub enum Delta {
     },
     /// The raw `usage` object; the last one counts.
     Usage(RawJson),
+    /// The reply broke off here. What follows is another request's continuation of it.
+    Seam {
+        /// The model that goes on.
+        model: Arc<str>,
+    },
 }
 
 /// Who answers.
@@ -149,6 +164,9 @@ pub struct UpstreamError {
     /// How long the upstream asks to wait.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
+    /// The upstream's own word on whether a repeat can help.
+    #[serde(skip)]
+    pub retryable: Option<bool>,
 }
 
 /// An upstream by name.

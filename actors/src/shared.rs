@@ -27,7 +27,7 @@ use crate::{
     patience::Patience,
     provider::{
         Generate, Upstream, UpstreamError, UpstreamErrorKind, embedded::Pace,
-        openrouter::OpenRouterConfig,
+        openrouter::OpenRouterConfig, protection::Protection,
     },
     supervisor::Stopped,
     ticker::Ticker,
@@ -87,8 +87,8 @@ pub enum Sessions {
 /// Who answers.
 #[derive(Debug, Clone)]
 pub enum ChatProvider {
-    /// OpenRouter, or a server that speaks its protocol.
-    OpenRouter(OpenRouterConfig),
+    /// OpenRouter, or a server that speaks its protocol; what its calls share.
+    OpenRouter(Box<OpenRouterConfig>, Arc<Protection>),
     /// The companion inside this process.
     Embedded(Pace),
     /// Nobody: turns are refused.
@@ -153,6 +153,7 @@ impl Home {
                 },
                 message: "No model provider is configured: set OPENROUTER_API_KEY".into(),
                 retry_after: None,
+                retryable: None,
             })),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use idol_actors::provider::attempts::MidstreamRepair;
 use secrecy::SecretString;
 
 /// The HTTP side.
@@ -122,8 +123,24 @@ pub struct OpenRouterConfig {
     pub first_token_timeout: Duration,
     /// OPENROUTER_SILENCE_TIMEOUT_SECS: without a byte, once it answers.
     pub silence_timeout: Duration,
-    /// OPENROUTER_TOTAL_TIMEOUT_SECS: for a whole reply.
+    /// OPENROUTER_TOTAL_TIMEOUT_SECS: for a whole reply, all requests for it together.
     pub total_timeout: Duration,
+    /// FALLBACK_MODELS: asked in turn when the first fails.
+    pub fallback_models: Vec<String>,
+    /// MIDSTREAM_REPAIR: whether a reply that breaks off is continued.
+    pub midstream_repair: MidstreamRepair,
+    /// OPENROUTER_ATTEMPTS: requests for one reply.
+    pub attempts: u32,
+    /// OPENROUTER_RETRY_BUDGET: repeats that may help nothing.
+    pub retry_budget: u32,
+    /// OPENROUTER_CALLS_MAX: calls under way at once.
+    pub calls_max: usize,
+    /// OPENROUTER_MODEL_CALLS_MAX: calls of one model under way at once.
+    pub model_calls_max: usize,
+    /// OPENROUTER_QUEUE_MAX: calls that may wait for room.
+    pub queue_max: usize,
+    /// OPENROUTER_BREAKER_PERCENT: of failed calls from which on a model is left alone; 0: never.
+    pub breaker_percent: u32,
 }
 
 /// The copy of every conversation in Supabase.

@@ -259,6 +259,16 @@ impl<'a> Reader<'a> {
         AllowedOrigins::Only(origins)
     }
 
+    /// Words between commas.
+    pub(super) fn list(&mut self, variable: &Variable) -> Vec<String> {
+        let text = self.text(variable);
+        let words = text.split(',').map(str::trim);
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// A level, or a list of directives for [`EnvFilter`].
     pub(super) fn log_filter(&mut self, variable: &Variable) -> String {
         let text = self.text(variable);

@@ -80,7 +80,15 @@ variables! {
         OPENROUTER_CONNECT_TIMEOUT_SECS = "5", "seconds to connect";
         OPENROUTER_FIRST_TOKEN_TIMEOUT_SECS = "60", "seconds from the request to the first token";
         OPENROUTER_SILENCE_TIMEOUT_SECS = "30", "seconds without a byte, once it answers";
-        OPENROUTER_TOTAL_TIMEOUT_SECS = "600", "seconds for a whole reply";
+        OPENROUTER_TOTAL_TIMEOUT_SECS = "600", "seconds for a whole reply, all requests for it together";
+        FALLBACK_MODELS = "", "models asked in turn when the one of a request fails, comma-separated; `models` in the request wins";
+        MIDSTREAM_REPAIR = "on", "on or off: a reply that breaks off is continued by a new request";
+        OPENROUTER_ATTEMPTS = "6", "requests for one reply, retries, fallbacks and continuations included; 1 never repeats";
+        OPENROUTER_RETRY_BUDGET = "100", "repeats that may help nothing before only one in ten replies is asked for again";
+        OPENROUTER_CALLS_MAX = "4096", "calls under way at once";
+        OPENROUTER_MODEL_CALLS_MAX = "3072", "calls of one model under way at once";
+        OPENROUTER_QUEUE_MAX = "512", "calls that may wait for room, 5 seconds at most";
+        OPENROUTER_BREAKER_PERCENT = "50", "percent of failed calls from which on a model is left alone for a while; 0 never";
     }
     "Supabase: a copy of every conversation (set both URL and key; ends demo mode)" {
         SUPABASE_URL = "", "project URL, as https://<ref>.supabase.co";

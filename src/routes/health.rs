@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 
 use idol_actors::mirror::supabase_mirror::SupabaseState;
 
-use crate::{server::Server, wire::json::Object};
+use crate::{server::Server, upstream, wire::json::Object};
 
 /// The process is up.
 pub(super) async fn health(server: web::Data<Server>) -> HttpResponse {
@@ -63,6 +63,9 @@ pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
             "supabase",
             &supabase_part(server.supabase.as_ref().map(|state| state.borrow().clone())),
         )
+        .maybe(server.engine.protection(), |it, protection| {
+            it.raw("openrouter", &upstream::ready_part(&protection.state()))
+        })
         .raw("sockets", &server.sockets.len().to_string())
         .end();
     let mut response = super::json(body);

@@ -64,6 +64,8 @@ pub const BUILT_IN_SYSTEM_PROMPT: &str = "You are a warm and attentive companion
 pub struct Defaults {
     /// Model for requests that name none.
     pub model: String,
+    /// Models to ask when it fails, for requests that name none.
+    pub fallbacks: Vec<String>,
     /// Instructions for requests that bring none.
     pub system_prompt: JsonText,
     /// Which members the upstream understands.
@@ -107,6 +109,7 @@ pub struct ChatRequest {
     messages: Vec<Draft>,
     system: JsonText,
     model: String,
+    fallbacks: Vec<String>,
     max_tokens: u32,
     members: String,
 }
@@ -171,6 +174,7 @@ impl ChatRequest {
     ) -> Result<Self, ApiError> {
         let system_prompt = fields.filled("system_prompt");
         let system = system_of(system_texts, system_prompt, defaults);
+        let models = models_of(&mut fields);
         let request = Self {
             conversation: None,
             user_id: fields.bounded("user_id", OPAQUE_ID_BYTES_MAX),
@@ -179,7 +183,12 @@ impl ChatRequest {
             system,
             model: fields
                 .filled("model")
+                .or_else(|| models.first().cloned())
                 .unwrap_or_else(|| defaults.model.clone()),
+            fallbacks: match models.is_empty() {
+                true => defaults.fallbacks.clone(),
+                false => models,
+            },
             max_tokens: 0,
             members: String::new(),
         };
@@ -206,6 +215,7 @@ impl ChatRequest {
             messages: self.messages,
             parameters: Parameters {
                 model: self.model,
+                fallbacks: self.fallbacks,
                 system: self.system,
                 max_tokens: self.max_tokens,
                 members: self.members,
@@ -236,6 +246,7 @@ impl ChatRequest {
             messages: Vec::new(),
             system: system_of(Vec::new(), prompt.system_prompt, defaults),
             model: prompt.model.unwrap_or_else(|| defaults.model.clone()),
+            fallbacks: defaults.fallbacks.clone(),
             max_tokens: 1_000,
             members: "\"temperature\":0.7,\"max_tokens\":1000".into(),
         }
@@ -271,6 +282,24 @@ pub fn conversation_of(fields: &mut Fields<'_>) -> Result<Option<Named>, ApiErro
         Err(error) => {
             fields.wrong("conversation_id", "invalid_id", error.to_string());
             Err(ApiError::InvalidId(std::mem::take(&mut fields.errors)))
+        }
+    }
+}
+
+/// The `models` of a request: those to ask in turn.
+fn models_of(fields: &mut Fields<'_>) -> Vec<String> {
+    // What is no list at all is named where it is passed on.
+    let Some(raw) = fields
+        .raw("models")
+        .filter(|raw| raw.get().starts_with('['))
+    else {
+        return Vec::new();
+    };
+    match serde_json::from_str(raw.get()) {
+        Ok(models) => models,
+        Err(_no_strings) => {
+            fields.wrong("models", "list_type", "Input should be a list of strings");
+            Vec::new()
         }
     }
 }
@@ -456,6 +485,7 @@ mod tests {
     fn defaults() -> Defaults {
         Defaults {
             model: "default/model".into(),
+            fallbacks: vec!["fallback/model".into()],
             system_prompt: JsonText::escape("built in"),
             dialect: Dialect::OpenRouter,
         }
@@ -532,6 +562,28 @@ mod tests {
     fn ids_that_leave_the_directory_are_refused() {
         let error = parse(r#"{"messages":[],"conversation_id":"../x"}"#).unwrap_err();
         assert!(matches!(error, ApiError::InvalidId(_)));
+    }
+
+    #[test]
+    fn the_models_of_a_request_come_before_the_operators() {
+        let asked = |body: &str| {
+            let parameters = parse(body).unwrap().parameters;
+            (parameters.model, parameters.fallbacks)
+        };
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            asked(r#"{"messages":[],"model":"a"}"#),
+            ("a".into(), names(&["fallback/model"]))
+        );
+        assert_eq!(
+            asked(r#"{"messages":[],"model":"a","models":["b","c"]}"#),
+            ("a".into(), names(&["b", "c"]))
+        );
+        assert_eq!(
+            asked(r#"{"messages":[],"models":["b","c"]}"#),
+            ("b".into(), names(&["b", "c"]))
+        );
+        assert!(parse(r#"{"messages":[],"models":[1]}"#).is_err());
     }
 
     #[test]

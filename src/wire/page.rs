@@ -134,6 +134,7 @@ mod tests {
             id: MessageId::now(),
             turn: None,
             model: None,
+            models: &[],
             finish_reason: None,
         };
         let text = JsonText::escape(&"x".repeat(bytes));

@@ -507,6 +507,11 @@ pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
             .escaped("content", text.as_escaped())
             .shown("turn_id", event.turn)
             .shown("cursor", event.cursor),
+        EventBody::Seam { offset, model } => typed("seam", spelled, model.len())
+            .shown("turn_id", event.turn)
+            .number("offset", offset)
+            .string("model", model)
+            .shown("cursor", event.cursor),
         EventBody::Received(_)
         | EventBody::Delta { .. }
         | EventBody::Finish { .. }

@@ -13,6 +13,9 @@ use super::json::Object;
 
 const DATA: &str = "data: ";
 
+/// Where another request went on with the reply.
+const SEAM: &str = ": seam ";
+
 /// Sent when nothing else was for a while: without a write, a closed client is not noticed.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
@@ -99,6 +102,7 @@ pub fn chunk(event: &Event) -> Option<Bytes> {
                 .raw("usage", usage.get());
             return Some(line(chunk_tail(object, event)));
         }
+        EventBody::Seam { offset, model } => return Some(seam(event, *offset, model)),
         EventBody::Received(_) | EventBody::Started { .. } | EventBody::Ended(_) => return None,
     };
     let mut choice = String::with_capacity(delta.len() + 128);
@@ -120,6 +124,17 @@ pub fn chunk(event: &Event) -> Option<Bytes> {
     choice.push_str(",\"logprobs\":null}]");
     let object = chunk_head(head, choice.len()).raw("choices", &choice);
     Some(line(chunk_tail(object, event)))
+}
+
+/// A comment, which old front ends pass over: to them a line of data is a chunk of the reply.
+fn seam(event: &Event, offset: u64, model: &str) -> Bytes {
+    line(
+        Object::after(String::from(SEAM))
+            .shown("turn_id", event.turn)
+            .number("offset", offset)
+            .string("model", model)
+            .shown("cursor", event.cursor),
+    )
 }
 
 enum Delta<'a> {
@@ -192,6 +207,22 @@ mod tests {
             seen: Seen::Started,
         };
         Event::new(turn, MessageId::now(), cursor, body)
+    }
+
+    #[test]
+    fn a_seam_is_one_comment_whatever_the_model_is_called() {
+        let event = event(EventBody::Seam {
+            offset: 7,
+            model: "a\n\ndata: \"b\"".into(),
+        });
+        let bytes = chunk(&event).unwrap();
+        let text = str::from_utf8(&bytes).unwrap();
+        let json = text.strip_prefix(": seam ").unwrap();
+        let json = json.strip_suffix("\n\n").unwrap();
+        assert!(!json.contains('\n'));
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(json["offset"], 7);
+        assert_eq!(json["model"], "a\n\ndata: \"b\"");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an upstream does wrong, as clients see it through every door, and what is kept of it.
 
 mod broken;
-mod doors;
+pub(crate) mod doors;
 mod ends;
 mod harmless;
 mod late;

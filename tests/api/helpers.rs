@@ -8,6 +8,7 @@ use futures::{SinkExt, StreamExt};
 use idol_actors::{
     engine::Engine,
     mirror::supabase_mirror::{Backoff, SupabaseState, Waits},
+    provider::attempts::RetryWaits,
 };
 use idol_router::{
     application::{Application, Ended, Tuning},
@@ -91,6 +92,15 @@ pub fn quick_waits() -> Waits {
     }
 }
 
+/// Waits between requests for one reply that do not hold up a test.
+pub fn quick_retries() -> RetryWaits {
+    RetryWaits {
+        first: Duration::from_millis(10),
+        longest: Duration::from_millis(100),
+        ..RetryWaits::default()
+    }
+}
+
 /// How a test wants its server.
 pub struct Setup {
     settings: HashMap<String, String>,
@@ -102,7 +112,10 @@ impl Setup {
     pub fn new() -> Self {
         Self {
             settings: HashMap::new(),
-            tuning: Tuning::default(),
+            tuning: Tuning {
+                retry_waits: Some(quick_retries()),
+                ..Tuning::default()
+            },
             data_dir: DataDir::Own(tempfile::tempdir().unwrap()),
         }
     }
@@ -124,6 +137,13 @@ impl Setup {
             .set("SUPABASE_SERVICE_ROLE_KEY", SERVICE_KEY)
             .set("SUPABASE_STORAGE_BUCKET", BUCKET)
             .tuning(|tuning| tuning.supabase_waits = Some(quick_waits()))
+    }
+
+    /// Asks the upstream once for a reply, and however often it failed: what it does wrong reaches
+    /// the client.
+    pub fn asking_once(self) -> Self {
+        self.set("OPENROUTER_ATTEMPTS", "1")
+            .set("OPENROUTER_BREAKER_PERCENT", "0")
     }
 
     /// Uses a directory that outlives the server.

@@ -30,6 +30,7 @@ mod listing;
 mod observability;
 mod pages;
 mod process;
+mod repair;
 mod resilience;
 mod resume;
 mod stream;

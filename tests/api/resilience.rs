@@ -168,6 +168,7 @@ impl Watch {
 fn command(turn: TurnId, text: &str) -> StartTurn {
     let defaults = Defaults {
         model: "sim/tokens=5".into(),
+        fallbacks: Vec::new(),
         system_prompt: JsonText::escape("You are a companion."),
         dialect: Dialect::OpenRouter,
     };

@@ -56,10 +56,10 @@ pub struct Picture {
     pub messages: Vec<(String, Value, String)>,
     /// Ids of replies that have ended, and how.
     pub ended: Vec<(Value, Value)>,
-    /// The reply that is being told: its turn and its id.
-    reply: Option<(Value, Value)>,
-    /// The turn of a request that came again: it is told from the beginning, to who asked.
-    retold: Option<Value>,
+    /// Turns whose reply is, or was, told, and its id.
+    replies: Vec<(Value, Value)>,
+    /// Turns of this client's own requests: one that came again is told from the beginning.
+    own: Vec<Value>,
     /// The last place.
     pub cursor: Option<Value>,
 }
@@ -76,14 +76,10 @@ impl Picture {
                 self.add("user", &told["message_id"], text);
             }
             // The client knows what it said.
-            "message_received" => self.retold = Some(told["turn_id"].clone()),
-            "response_start" => {
-                self.reply = Some((told["turn_id"].clone(), told["message_id"].clone()));
-            }
-            "chunk" => self.grow(told["offset"].as_u64().unwrap(), &told["content"]),
+            "message_received" => self.own.push(told["turn_id"].clone()),
+            "response_start" => self.begin(&told["turn_id"], &told["message_id"]),
+            "chunk" => self.grow(&told["turn_id"], &told["offset"], &told["content"]),
             "response_complete" => {
-                self.reply = None;
-                self.retold = None;
                 if told["message_id"].is_string() {
                     let end = (told["message_id"].clone(), told["finish_reason"].clone());
                     self.ended.push(end);
@@ -100,17 +96,16 @@ impl Picture {
                     }
                 }
                 if let Some(turn) = told.get("turn") {
-                    self.reply = Some((turn["turn_id"].clone(), turn["message_id"].clone()));
-                    self.grow(turn["offset"].as_u64().unwrap(), &turn["content"]);
+                    self.begin(&turn["turn_id"], &turn["message_id"]);
+                    self.grow(&turn["turn_id"], &turn["offset"], &turn["content"]);
                 }
             }
-            // It ends a turn, or is about something that was asked.
-            "error" => {
-                if told["turn_id"].is_string() {
-                    (self.reply, self.retold) = (None, None);
-                }
-            }
-            "seam" | "pong" | "conversation_started" | "reasoning" | "history_truncated" => {}
+            "error"
+            | "seam"
+            | "pong"
+            | "conversation_started"
+            | "reasoning"
+            | "history_truncated" => {}
             other => panic!("not expected: {other}: {told}"),
         }
     }
@@ -127,16 +122,27 @@ impl Picture {
         }
     }
 
-    fn grow(&mut self, offset: u64, text: &Value) {
-        let text = text.as_str().unwrap();
-        let (turn, id) = self.reply.clone().expect("text of no reply");
+    fn begin(&mut self, turn: &Value, reply: &Value) {
+        if !self.replies.iter().any(|(known, _)| known == turn) {
+            self.replies.push((turn.clone(), reply.clone()));
+        }
+    }
+
+    fn reply_of(&self, turn: &Value) -> Option<Value> {
+        let (_, id) = self.replies.iter().find(|(known, _)| known == turn)?;
+        Some(id.clone())
+    }
+
+    fn grow(&mut self, turn: &Value, offset: &Value, text: &Value) {
+        let (offset, text) = (offset.as_u64().unwrap(), text.as_str().unwrap());
+        let id = self.reply_of(turn).expect("text of no reply");
         let position = self.messages.iter().position(|known| known.1 == id);
         let position = position.unwrap_or_else(|| {
             self.messages.push(("assistant".into(), id, String::new()));
             self.messages.len() - 1
         });
         let known = &mut self.messages[position].2;
-        if self.retold == Some(turn) && offset < known.len() as u64 {
+        if self.own.contains(turn) && offset < known.len() as u64 {
             let again = &known[usize::try_from(offset).unwrap()..];
             let both = again.len().min(text.len());
             assert_eq!(again[..both], text[..both], "told again, and otherwise");
@@ -150,17 +156,15 @@ impl Picture {
         }
     }
 
+    /// Of a turn that was being told, so much holds; what else there is, is told again.
     fn reset(&mut self, told: &Value) {
-        // Of the turn that was being told, so much holds; what else there is, is told again.
-        if let (Some((turn, id)), Some(offset)) = (&self.reply, told["offset"].as_u64())
-            && *turn == told["turn_id"]
+        if let (Some(id), Some(offset)) = (self.reply_of(&told["turn_id"]), told["offset"].as_u64())
         {
-            for known in self.messages.iter_mut().filter(|known| known.1 == *id) {
+            for known in self.messages.iter_mut().filter(|known| known.1 == id) {
                 known.2.truncate(usize::try_from(offset).unwrap());
             }
             self.messages.retain(|known| !known.2.is_empty());
         }
-        self.reply = None;
     }
 
     /// Role and text, in order.

@@ -221,6 +221,13 @@ pub enum EventBody {
         /// Who answers.
         head: Arc<ReplyHead>,
     },
+    /// The reply broke off here, and another request goes on with it.
+    Seam {
+        /// UTF-8 bytes of reply text before it.
+        offset: u64,
+        /// The model that goes on.
+        model: Arc<str>,
+    },
     /// The turn's end is in the log. Always the last event of a turn.
     Ended(Arc<Outcome>),
 }

@@ -2,7 +2,7 @@
 //!
 //! Its members are ordered so that the form which goes into a prompt is a prefix of it:
 //! `{"role","content","name"?,"tool_call_id"?,"tool_calls"?` is the prompt form, then come
-//! `"timestamp","id","turn_id"?,"model"?,"finish_reason"?}`. Prompts and documents copy bytes;
+//! `"timestamp","id","turn_id"?,"model"?,"finish_reason"?,"models"?}`. Prompts and documents copy bytes;
 //! nothing is serialized again. What a message has replaced is shown behind that, as the member
 //! `alternatives`.
 
@@ -129,8 +129,10 @@ pub struct Stamp<'a> {
     pub id: MessageId,
     /// The turn it belongs to; none for imported messages.
     pub turn: Option<TurnId>,
-    /// Model that wrote it (replies).
+    /// Model that wrote it, the last one of several (replies).
     pub model: Option<&'a str>,
+    /// All that wrote it, in order, where there are several.
+    pub models: &'a [String],
     /// Why it ends (replies).
     pub finish_reason: Option<&'a str>,
 }
@@ -207,6 +209,14 @@ impl StoredMessage {
                 push_member(&mut json, member);
                 push_string(&mut json, &JsonText::escape(value));
             }
+        }
+        if stamp.models.len() > 1 {
+            push_member(&mut json, "models");
+            for (index, model) in stamp.models.iter().enumerate() {
+                json.push(if index == 0 { '[' } else { ',' });
+                push_string(&mut json, &JsonText::escape(model));
+            }
+            json.push(']');
         }
         json.push('}');
         Self {
@@ -414,6 +424,19 @@ impl StoredMessage {
         serde_json::from_str::<Shape>(&self.fragment).ok()?.model
     }
 
+    /// All models that wrote it, where there are several.
+    #[must_use]
+    pub fn models(&self) -> Vec<String> {
+        #[derive(Deserialize)]
+        struct Shape {
+            #[serde(default)]
+            models: Vec<String>,
+        }
+        serde_json::from_str::<Shape>(&self.fragment)
+            .map(|shape| shape.models)
+            .unwrap_or_default()
+    }
+
     /// The tool calls that it asks for.
     #[must_use]
     pub fn tool_calls(&self) -> Option<RawJson> {
@@ -482,6 +505,7 @@ mod tests {
             id: MessageId::now(),
             turn: Some(TurnId::now()),
             model: Some("a/\"b\""),
+            models: &[],
             finish_reason: Some("stop"),
         }
     }
@@ -559,6 +583,22 @@ mod tests {
                 .alternatives()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn the_models_are_named_where_there_are_several() {
+        let draft = Draft::text(Role::Assistant, JsonText::escape("x"));
+        let models = ["a/\"b\"".to_owned(), "c".to_owned()];
+        for (given, found) in [(&models[..], &models[..]), (&models[..1], &[])] {
+            let stamp = Stamp {
+                models: given,
+                ..stamp()
+            };
+            let message = StoredMessage::new(&draft, &stamp);
+            assert_eq!(message.models(), found);
+            let value: serde_json::Value = serde_json::from_str(message.fragment()).unwrap();
+            assert_eq!(value.get("models").is_some(), !found.is_empty());
+        }
     }
 
     #[test]

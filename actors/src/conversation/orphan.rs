@@ -45,6 +45,7 @@ impl Orphan {
                 model: Some(&self.model)
                     .filter(|model| !model.is_empty())
                     .map(|model| &**model),
+                models: &[],
                 finish_reason: Some(INTERRUPTED),
             };
             StoredMessage::new(&draft, &stamp)

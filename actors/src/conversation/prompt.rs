@@ -1,19 +1,23 @@
 //! Puts a chat-completions request together from stored fragments. Pure.
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
     document::TurnRecord,
     message::{Draft, Role, StoredMessage, estimate_tokens},
 };
-use crate::json_text::JsonText;
+use crate::{
+    json_text::JsonText,
+    provider::{ChatBody, Places},
+};
 
 /// How a reply is asked for; everything but the messages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Parameters {
     /// Model to ask.
     pub model: String,
+    /// Models to ask when it fails, in this order.
+    pub fallbacks: Vec<String>,
     /// The instructions that stand before the history.
     pub system: JsonText,
     /// Tokens kept free for the reply.
@@ -34,7 +38,7 @@ pub fn assemble(
     history: &[TurnRecord],
     new: &[StoredMessage],
     context_tokens: u32,
-) -> Bytes {
+) -> ChatBody {
     let window = window(parameters, history, new, context_tokens);
     let messages = || {
         window
@@ -50,7 +54,9 @@ pub fn assemble(
         bytes + parameters.system.as_escaped().len() + parameters.members.len() + 256,
     );
     body.push_str("{\"model\":\"");
+    let model_start = body.len();
     body.push_str(JsonText::escape(&parameters.model).as_escaped());
+    let model = model_start..body.len();
     body.push_str("\",\"messages\":[");
     let mut separate = false;
     if !parameters.system.is_empty() {
@@ -67,14 +73,34 @@ pub fn assemble(
         body.push_str(message.prompt_prefix());
         body.push('}');
     }
+    let messages_end = body.len();
     body.push(']');
+    let mut max_tokens = None;
     if !parameters.members.is_empty() {
         body.push(',');
+        max_tokens = digits_of_max_tokens(parameters, body.len());
         body.push_str(&parameters.members);
     }
     // Servers other than OpenRouter tell the usage only when asked.
     body.push_str(",\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
-    body.into()
+    let places = Places {
+        model,
+        messages_end,
+        max_tokens,
+    };
+    ChatBody::new(body, places)
+}
+
+/// Where in the body the digits of `max_tokens` stand, if the members begin at `start`.
+///
+/// The members are a list made here, with `max_tokens` before anything that a client wrote.
+fn digits_of_max_tokens(parameters: &Parameters, start: usize) -> Option<std::ops::Range<usize>> {
+    const NAME: &str = "\"max_tokens\":";
+    let digits = parameters.max_tokens.to_string();
+    let from = parameters.members.find(NAME)? + NAME.len();
+    let is_whole = parameters.members.get(from..)?.strip_prefix(&digits)?;
+    let ends = is_whole.is_empty() || is_whole.starts_with(',');
+    ends.then_some(start + from..start + from + digits.len())
 }
 
 /// The turns that stand in the prompt: from one turn on, all.
@@ -211,6 +237,7 @@ mod tests {
             id: MessageId::now(),
             turn: None,
             model: None,
+            models: &[],
             finish_reason: None,
         };
         StoredMessage::new(&draft(role, text), &stamp)
@@ -233,14 +260,15 @@ mod tests {
     fn parameters(max_tokens: u32) -> Parameters {
         Parameters {
             model: "m".into(),
+            fallbacks: Vec::new(),
             system: JsonText::escape("Be \"kind\"."),
             max_tokens,
-            members: "\"temperature\":0.7".into(),
+            members: format!("\"temperature\":0.7,\"max_tokens\":{max_tokens}"),
         }
     }
 
-    fn texts(body: &[u8]) -> Vec<String> {
-        let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    fn texts(body: &ChatBody) -> Vec<String> {
+        let body: serde_json::Value = serde_json::from_slice(body.json()).unwrap();
         let messages = body["messages"].as_array().unwrap();
         messages
             .iter()
@@ -262,10 +290,28 @@ mod tests {
             8_192,
         );
         assert_eq!(texts(&body), ["Be \"kind\".", "one", "two", "three"]);
-        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(body.json()).unwrap();
         assert_eq!(value["temperature"], 0.7);
         assert_eq!(value["stream"], true);
         assert_eq!(value["messages"][1].as_object().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_same_request_can_be_made_of_another_model_and_go_on_with_a_reply() {
+        let new = [stored(Role::User, "hi \"]}")];
+        let body = assemble(&parameters(100), &[], &new, 8_192);
+        let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        let mut expected = value(body.json());
+        assert_eq!(expected["max_tokens"], 100);
+        expected["model"] = "n".into();
+        assert_eq!(value(&body.asking("n")), expected);
+        expected["max_tokens"] = 60.into();
+        let messages = expected["messages"].as_array_mut().unwrap();
+        messages.push(serde_json::json!({"role": "assistant", "content": "so far"}));
+        assert_eq!(
+            value(&body.continuing("n", "so far", 40).unwrap()),
+            expected
+        );
     }
 
     #[test]
@@ -306,7 +352,7 @@ mod tests {
     }
 
     /// What a prompt begins with: all up to the end of its messages.
-    fn beginning(body: &Bytes) -> &[u8] {
+    fn beginning(body: &[u8]) -> &[u8] {
         let end = body.windows(2).rposition(|it| it == b"}]").unwrap();
         &body[..=end]
     }
@@ -321,7 +367,7 @@ mod tests {
             let history: Vec<_> = sizes.into_iter().map(talk).collect();
             let system = u64::from(estimate_tokens(parameters.system.as_escaped()));
             let room = u64::from(context_tokens).saturating_sub(50 + system);
-            let (mut before, mut start, mut added) = (Bytes::new(), 0, 0);
+            let (mut before, mut start, mut added) = (bytes::Bytes::new(), 0, 0);
             let mut free = room;
             for (index, turn) in history.iter().enumerate() {
                 let (told, asked) = (&history[..index], turn.received());
@@ -329,6 +375,7 @@ mod tests {
                 let cost: u64 = kept.iter().map(|turn| tokens(&turn.messages)).sum();
                 prop_assert!(kept.is_empty() || cost + tokens(asked) <= room);
                 let body = assemble(&parameters, told, asked, context_tokens);
+                let body = body.json().clone();
                 if index - kept.len() == start {
                     if index > 0 {
                         prop_assert!(body.starts_with(beginning(&before)));

@@ -1,6 +1,7 @@
 //! The turn that runs: asking the provider, taking its reply, ending.
 
 use std::{
+    iter,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,10 +22,11 @@ use super::{
 use crate::{
     error::EngineError,
     json_text::JsonText,
+    limits::MODELS_MAX,
     log::Partial,
     log::entry::{ABANDONED, CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
     metrics::{ProviderErrorLabels, TurnEnd, seconds},
-    provider::{Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
+    provider::{ChatBody, Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
     shared::Failpoint,
     time::Timestamp,
 };
@@ -65,6 +67,7 @@ impl Conversation {
         let context_tokens = self.shared.context_tokens(&next.parameters.model);
         let body = self.prompt(&next, context_tokens);
         let model: Arc<str> = next.parameters.model.as_str().into();
+        let models = models(&next.parameters);
         if let Some(stream) = self.streams.get_mut(next.ordinal) {
             stream.start(model.clone());
         }
@@ -88,25 +91,27 @@ impl Conversation {
             },
             finish: None,
             usage: None,
+            writers: Vec::new(),
             tool_calls: super::ToolCalls::default(),
             deadline: Some(ctx.run_later(limit, Self::overdue)),
         }));
-        self.ask(body, ctx);
+        self.ask(body, models, ctx);
         self.mind_listeners(ctx);
     }
 
     /// Asks the provider for the running turn's reply.
-    fn ask(&mut self, body: bytes::Bytes, ctx: &mut Context<Self>) {
+    fn ask(&mut self, body: ChatBody, models: Vec<Arc<str>>, ctx: &mut Context<Self>) {
         let (Some(running), Some(provider)) = (&mut self.running, &self.home.provider) else {
             return;
         };
         running.call = Call::Asked;
         running.asked.calls += 1;
-        running.asked.prompt_bytes = body.len();
+        running.asked.prompt_bytes = body.json().len();
         let (turn, calls) = (running.turn, running.asked.calls);
         let ask = provider.send(Generate {
             turn,
             body,
+            models,
             reply_to: ctx.address().recipient(),
         });
         ctx.spawn(ask.into_actor(self).map(move |asked, act, ctx| {
@@ -153,16 +158,16 @@ impl Conversation {
             .saturating_add(next.parameters.max_tokens)
             .min(assumed / 2);
         let body = self.prompt(&next, stated.unwrap_or(half));
-        if body.len() >= before {
+        if body.json().len() >= before {
             return Shorter::No;
         }
         tracing::info!(conversation = %self.id, assumed, stated, "a prompt was too long: asking once more with less of the history");
         self.shared.metrics.prompts_cut.inc();
-        self.ask(body, ctx);
+        self.ask(body, models(&next.parameters), ctx);
         Shorter::Asked
     }
 
-    fn prompt(&self, next: &Waiting, context_tokens: u32) -> bytes::Bytes {
+    fn prompt(&self, next: &Waiting, context_tokens: u32) -> ChatBody {
         if let (Some(at), Some(document)) = (next.replaces, self.document()) {
             let logged = document.turn(next.turn).map(|it| document.received(it));
             let own = logged.unwrap_or(&next.messages);
@@ -196,6 +201,12 @@ impl Conversation {
                 Delta::Head(head) => stream.set_head(head),
                 Delta::Text(text) => {
                     self.shared.metrics.deltas.inc();
+                    let writer = writer(&stream.head().model, &running.model);
+                    if running.writers.last().is_none_or(|last| last != writer)
+                        && !running.writers.iter().any(|known| known == writer)
+                    {
+                        running.writers.push(writer.to_owned());
+                    }
                     stream.push_text(text);
                 }
                 Delta::Reasoning(text) => {
@@ -218,6 +229,7 @@ impl Conversation {
                     running.usage = Some(usage.clone());
                     stream.push_usage(usage);
                 }
+                Delta::Seam { model } => stream.push_seam(model),
             }
         }
     }
@@ -239,6 +251,7 @@ impl Conversation {
         let finish = running.finish.take();
         let usage = running.usage.take();
         let tool_calls = std::mem::take(&mut running.tool_calls);
+        let writers = std::mem::take(&mut running.writers);
         let tool_calls = match &why {
             Why::Complete => tool_calls.finish(),
             // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
@@ -268,11 +281,7 @@ impl Conversation {
             .max(self.unlogged_stamp(ordinal));
         let draft = reply_draft(text, tool_calls);
         let reply = draft.map(|draft| {
-            let model: &str = if head.model.is_empty() {
-                &model
-            } else {
-                &head.model
-            };
+            let model = writer(&head.model, &model);
             StoredMessage::new(
                 &draft,
                 &Stamp {
@@ -280,6 +289,7 @@ impl Conversation {
                     id: stream.reply(),
                     turn: Some(turn),
                     model: Some(model),
+                    models: &writers,
                     finish_reason: Some(&finish_reason),
                 },
             )
@@ -459,6 +469,22 @@ impl Conversation {
     }
 }
 
+/// The model that was asked, and those to ask when it fails, each once.
+fn models(parameters: &prompt::Parameters) -> Vec<Arc<str>> {
+    let mut models: Vec<Arc<str>> = Vec::new();
+    for model in iter::once(&parameters.model).chain(&parameters.fallbacks) {
+        if models.len() < MODELS_MAX && !models.iter().any(|known| **known == **model) {
+            models.push(model.as_str().into());
+        }
+    }
+    models
+}
+
+/// The model that answers, where the upstream names it; else the one that was asked.
+fn writer<'a>(answers: &'a str, asked: &'a str) -> &'a str {
+    if answers.is_empty() { asked } else { answers }
+}
+
 fn reply_draft(text: JsonText, tool_calls: Option<RawJson>) -> Option<Draft> {
     if text.is_empty() && tool_calls.is_none() {
         return None;
@@ -483,6 +509,7 @@ fn overdue_error() -> EngineError {
         kind: UpstreamErrorKind::Timeout,
         message: "The model did not finish in time".into(),
         retry_after: None,
+        retryable: None,
     })
 }
 

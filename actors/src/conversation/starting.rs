@@ -291,6 +291,7 @@ impl Conversation {
                         id: MessageId::now(),
                         turn: Some(turn),
                         model: None,
+                        models: &[],
                         finish_reason: None,
                     },
                 )

@@ -294,6 +294,16 @@ impl TurnStream {
             .push(Item::Whole(EventBody::Usage { usage, head }));
     }
 
+    /// Marks where another request goes on with the reply.
+    pub fn push_seam(&mut self, model: Arc<str>) {
+        let offset = self
+            .text_spans()
+            .map(|span| decoded_len(span.as_str()) as u64);
+        let offset = offset.sum();
+        self.items
+            .push(Item::Whole(EventBody::Seam { offset, model }));
+    }
+
     /// The end is in the log: nothing follows.
     pub fn end(&mut self, outcome: Arc<Outcome>) {
         self.items.push(Item::Whole(EventBody::Ended(outcome)));
@@ -603,6 +613,7 @@ mod tests {
             id: MessageId::now(),
             turn: None,
             model: None,
+            models: &[],
             finish_reason: Some("stop"),
         };
         Arc::new(Outcome {
@@ -665,7 +676,7 @@ mod tests {
                 }
                 EventBody::Ended(_) => *ended = true,
                 EventBody::Received(_) | EventBody::Started { .. } | EventBody::Delta { .. }
-                | EventBody::Finish { .. } | EventBody::Usage { .. } => {}
+                | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Seam { .. } => {}
             };
             for step in steps {
                 let stream = streams.get_mut(ordinal).unwrap();

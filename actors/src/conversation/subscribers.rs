@@ -392,7 +392,7 @@ mod tests {
                 let text: usize = seen[who].iter().map(|event| match &event.body {
                     EventBody::Text { text, .. } => text.decoded_len(),
                     EventBody::Received(_) | EventBody::Started { .. } | EventBody::Reasoning { .. } | EventBody::Delta { .. }
-                    | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Ended(_) => 0,
+                    | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Seam { .. } | EventBody::Ended(_) => 0,
                 }).sum();
                 prop_assert_eq!(text, tokens * 2);
             }

@@ -81,7 +81,7 @@ pub enum ImportError {
 }
 
 /// Members of a message that a conversation takes over.
-const TAKEN_OVER: [&str; 7] = [
+const TAKEN_OVER: [&str; 8] = [
     "id",
     "turn_id",
     "name",
@@ -89,6 +89,7 @@ const TAKEN_OVER: [&str; 7] = [
     "tool_calls",
     "model",
     "finish_reason",
+    "models",
 ];
 
 impl ImportedDocument {

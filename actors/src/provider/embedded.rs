@@ -97,7 +97,7 @@ async fn answer(call: Generate, pace: Pace) {
         turn: call.turn,
         reply_to: call.reply_to,
     };
-    let heard = match Request::parse(&call.body) {
+    let heard = match Request::parse(call.body.json()) {
         Ok(request) => speak(&reporter, &request, pace).await,
         Err(error) => {
             reporter
@@ -147,6 +147,7 @@ fn refusal(error: &serde_json::Error) -> UpstreamError {
         kind: UpstreamErrorKind::Rejected,
         message: format!("The request is not a chat completion: {error}"),
         retry_after: None,
+        retryable: None,
     }
 }
 

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler};
 
 pub use self::config::{Deadlines, OpenRouterConfig, OpenRouterConfigError};
-use self::{call::Call, config::Endpoint};
-use super::{Generate, Generation};
+use self::{asking::Asking, config::Endpoint};
+use super::{Generate, Generation, protection::Protection};
 
+mod asking;
 mod call;
 pub mod chunk;
 mod config;
 pub mod failure;
 pub mod models;
+mod passage;
 mod raw;
 pub mod reply;
 mod report;
@@ -25,11 +27,13 @@ mod watch;
 /// Asks the upstream for replies; one for each arbiter thread, with its own connections, so that
 /// a token does not cross threads.
 ///
-/// Owns no state of a call: each is one task, ended by its [`Generation`] guard, and answers to the
-/// recipient in [`Generate`]. Does not retry. Dies only with its arbiter.
+/// Owns no state of a reply: each is one task, ended by its [`Generation`] guard, and answers to
+/// the recipient in [`Generate`]. What the calls of all threads share is in [`Protection`]. Dies
+/// only with its arbiter.
 #[derive(Debug)]
 pub struct OpenRouter {
     endpoint: Arc<Endpoint>,
+    protection: Arc<Protection>,
 }
 
 impl OpenRouter {
@@ -38,9 +42,15 @@ impl OpenRouter {
     /// # Errors
     ///
     /// Names the value that is wrong.
-    pub fn new(config: &OpenRouterConfig) -> Result<Self, OpenRouterConfigError> {
+    pub fn new(
+        config: &OpenRouterConfig,
+        protection: Arc<Protection>,
+    ) -> Result<Self, OpenRouterConfigError> {
         let endpoint = Arc::new(Endpoint::new(config)?);
-        Ok(Self { endpoint })
+        Ok(Self {
+            endpoint,
+            protection,
+        })
     }
 }
 
@@ -52,9 +62,12 @@ impl Handler<Generate> for OpenRouter {
     type Result = Generation;
 
     fn handle(&mut self, generate: Generate, _: &mut Context<Self>) -> Generation {
-        let endpoint = Arc::clone(&self.endpoint);
-        let call = Call { endpoint, generate };
+        let asking = Asking {
+            endpoint: Arc::clone(&self.endpoint),
+            protection: Arc::clone(&self.protection),
+            generate,
+        };
         // A task of its own, not `ctx.spawn`: an actor polls all its futures whenever one wakes.
-        Generation::new(tokio::task::spawn_local(call.run()).abort_handle())
+        Generation::new(tokio::task::spawn_local(asking.run()).abort_handle())
     }
 }

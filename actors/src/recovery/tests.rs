@@ -37,6 +37,7 @@ fn message(number: u32, id: MessageId, role: Role, text: &str) -> Arc<str> {
         turn: Some(turn(number)),
         model: None,
         finish_reason: (role == Role::Assistant).then_some("stop"),
+        models: &[],
     };
     Arc::clone(StoredMessage::new(&draft, &stamp).fragment())
 }

@@ -1,5 +1,7 @@
 //! What a call does when its listener leaves, or is slow.
 
+use std::sync::Arc;
+
 use actix::{Actor, Context, Handler};
 use bytes::Bytes;
 use idol_actors::{
@@ -82,11 +84,14 @@ impl Handler<Progress> for SlowListener {
 #[actix::test]
 async fn a_slow_listener_gets_everything_in_order() {
     let upstream = Upstream::start().await;
-    let provider = OpenRouter::new(&upstream.config()).unwrap().start();
+    let provider = OpenRouter::new(&upstream.config(), Arc::default())
+        .unwrap()
+        .start();
     let (sender, mut messages) = mpsc::unbounded_channel();
     let generate = Generate {
         turn: TurnId::now(),
-        body: Bytes::from_static(b"{}"),
+        body: Bytes::from_static(b"{}").into(),
+        models: Vec::new(),
         reply_to: SlowListener(sender).start().recipient(),
     };
     let _guard = provider.send(generate).await.unwrap();

@@ -214,7 +214,9 @@ async fn a_reply_that_is_too_long_is_cut_and_its_connection_closed() {
 #[actix::test]
 async fn a_connection_is_used_again_after_a_reply() {
     let upstream = Upstream::start().await;
-    let provider = OpenRouter::new(&upstream.config()).unwrap().start();
+    let provider = OpenRouter::new(&upstream.config(), std::sync::Arc::default())
+        .unwrap()
+        .start();
     let all = [chunk("a"), finish("stop"), DONE.to_owned()].concat();
     let first = Call::with(&provider).await;
     let mut connection = upstream.accept().await;

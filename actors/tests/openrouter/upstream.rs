@@ -1,6 +1,6 @@
 //! The server, the listener, and what they say to each other.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, Context, Handler};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use idol_actors::{
     json_text::unescape,
     provider::{
         Delta, Generate, Generation, Progress, UpstreamError, UpstreamErrorKind,
+        attempts::RetryPolicy,
         openrouter::{Deadlines, OpenRouter, OpenRouterConfig},
     },
 };
@@ -67,6 +68,11 @@ impl Upstream {
             title: Some("Idol".to_owned()),
             deadlines: Deadlines::default(),
             reply_bytes_max: 1 << 20,
+            // One call is looked at here.
+            retry: RetryPolicy {
+                attempts: 1,
+                ..RetryPolicy::default()
+            },
         }
     }
 
@@ -153,19 +159,20 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) async fn start(config: &OpenRouterConfig) -> Self {
-        Self::with(&OpenRouter::new(config).unwrap().start()).await
+        Self::with(&OpenRouter::new(config, Arc::default()).unwrap().start()).await
     }
 
     pub(crate) async fn with(provider: &Addr<OpenRouter>) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
         let listener = Listener(sender).start();
         let turn = TurnId::now();
-        let body = Bytes::from_static(b"{\"stream\":true}");
+        let body = Bytes::from_static(b"{\"stream\":true}").into();
         let reply_to = listener.clone().recipient();
         let guard = provider
             .send(Generate {
                 turn,
                 body,
+                models: Vec::new(),
                 reply_to,
             })
             .await

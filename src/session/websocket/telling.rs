@@ -154,6 +154,7 @@ impl WsSession {
             | EventBody::Reasoning { .. }
             | EventBody::Delta { .. }
             | EventBody::Finish { .. }
+            | EventBody::Seam { .. }
             | EventBody::Usage { .. } => {
                 let canonical = named.id.as_str();
                 let bytes = if named.spelled == canonical {

@@ -1,7 +1,7 @@
 //! Replies that break off, go wrong, or never say that they are whole.
 
 use super::doors::{Failure, Partial, Retry, expect_failures, fails};
-use crate::helpers::TestApp;
+use crate::helpers::Setup;
 
 #[rustfmt::skip]
 const BROKEN: [Failure; 33] = [
@@ -54,12 +54,12 @@ const RECORDED: [Failure; 8] = [
 
 #[tokio::test]
 async fn a_reply_that_breaks_is_an_error_at_every_door_and_its_text_is_kept() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     expect_failures(&app, &BROKEN).await;
 }
 
 #[tokio::test]
 async fn recorded_failures_are_errors_at_every_door_and_their_text_is_kept() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     expect_failures(&app, &RECORDED).await;
 }

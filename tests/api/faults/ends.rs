@@ -114,7 +114,7 @@ async fn a_cancelled_chat_answers_with_what_there_is() {
 
 #[tokio::test]
 async fn the_turn_behind_a_failed_one_is_answered() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let gate = app.simulator.gate();
     app.simulator
         .script(Script::from("tokens=9,fault=reset,after=4").hold_at(3, &gate));
@@ -155,7 +155,7 @@ async fn a_reply_beyond_the_largest_size_is_cut_and_its_upstream_hung_up_on() {
 
 #[tokio::test]
 async fn an_unreachable_upstream_is_a_failure_at_every_door_until_it_is_back() {
-    let mut app = TestApp::start().await;
+    let mut app = Setup::new().asking_once().start().await;
     let port = app.simulator.address().port();
     app.chat("warm", "so that a connection is kept").await;
     drop(std::mem::replace(

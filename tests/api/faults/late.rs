@@ -8,9 +8,11 @@ use crate::helpers::{Setup, TestApp, say};
 const TIMEOUT: &str = "upstream_timeout";
 
 async fn start(deadlines: &[&str]) -> TestApp {
-    let setup = deadlines.iter().fold(Setup::new(), |setup, deadline| {
-        setup.set(&format!("OPENROUTER_{deadline}_TIMEOUT_SECS"), "1")
-    });
+    let setup = deadlines
+        .iter()
+        .fold(Setup::new().asking_once(), |setup, deadline| {
+            setup.set(&format!("OPENROUTER_{deadline}_TIMEOUT_SECS"), "1")
+        });
     setup.start().await
 }
 

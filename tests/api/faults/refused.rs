@@ -4,7 +4,7 @@ use idol_simulator::{ErrorCase, Fault, Script};
 use serde_json::{Value, json};
 
 use super::doors::{Failure, Partial, Retry, expect_failures, fails};
-use crate::helpers::{TestApp, say};
+use crate::helpers::{Setup, say};
 
 /// Each kind of answer that providers really send, under its name in the simulator.
 #[rustfmt::skip]
@@ -67,7 +67,7 @@ const OTHERS: [Failure; 23] = [
 
 #[tokio::test]
 async fn each_refusal_of_a_provider_has_its_code_at_every_door() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     expect_failures(&app, &NAMED).await;
 }
 
@@ -81,13 +81,13 @@ fn no_known_refusal_is_left_out() {
 
 #[tokio::test]
 async fn odd_and_spoiled_refusals_have_their_code_at_every_door() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     expect_failures(&app, &OTHERS).await;
 }
 
 #[tokio::test]
 async fn only_what_a_retry_may_cure_is_not_marked_as_hopeless() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     for (case, mark) in [
         ("moderation", Some("false")),
         ("bad_key", Some("false")),
@@ -108,7 +108,7 @@ async fn only_what_a_retry_may_cure_is_not_marked_as_hopeless() {
 
 #[tokio::test]
 async fn an_upstream_that_recovers_answers_the_next_turn() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     app.simulator
         .script(Script::from("tokens=4,fault=status:503,fail=2"));
     for _ in 0..2 {
@@ -131,7 +131,7 @@ async fn an_upstream_that_recovers_answers_the_next_turn() {
 
 #[tokio::test]
 async fn a_whole_answer_in_place_of_a_stream_is_a_reply() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let whole = json!({
         "id": "gen-1", "object": "chat.completion", "created": 1, "model": "example/model-1",
         "choices": [{"index": 0, "finish_reason": "stop",

@@ -29,7 +29,11 @@ async fn error(app: &TestApp, script: Script) -> Value {
 
 #[tokio::test]
 async fn no_error_ever_shows_the_key() {
-    let app = Setup::new().set("OPENROUTER_API_KEY", KEY).start().await;
+    let app = Setup::new()
+        .asking_once()
+        .set("OPENROUTER_API_KEY", KEY)
+        .start()
+        .await;
     let long = format!("{} {KEY}", "word ".repeat(98));
     let messages = [format!("Bad key {KEY}!"), format!("key={KEY}"), long];
     for status in [400, 401, 402, 403, 404, 408, 429, 500, 502, 503] {
@@ -48,7 +52,7 @@ async fn no_error_ever_shows_the_key() {
 
 #[tokio::test]
 async fn trouble_with_our_key_is_told_in_our_own_words() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     for status in [401, 402] {
         let error = error(&app, refusal(status, "account alice@example.org is bad")).await;
         assert!(!error.to_string().contains("alice"), "{error}");
@@ -57,7 +61,7 @@ async fn trouble_with_our_key_is_told_in_our_own_words() {
 
 #[tokio::test]
 async fn the_upstreams_own_words_come_whole_where_our_request_is_bad() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let words = "temperature must be below 2, and \"top_p\" above 0";
 
     let error = error(&app, refusal(400, words)).await;
@@ -69,7 +73,7 @@ async fn the_upstreams_own_words_come_whole_where_our_request_is_bad() {
 
 #[tokio::test]
 async fn every_other_error_is_a_sentence_of_its_own() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     for options in [
         "fault=status:bad_key",
         "fault=status:no_credit",
@@ -96,7 +100,7 @@ async fn every_other_error_is_a_sentence_of_its_own() {
 
 #[tokio::test]
 async fn a_page_of_html_is_never_quoted() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     for options in ["fault=html", "fault=html:400", "fault=html:200"] {
         let error = error(&app, options.into()).await;
         assert!(!error.to_string().contains('<'), "{error}");
@@ -105,7 +109,7 @@ async fn a_page_of_html_is_never_quoted() {
 
 #[tokio::test]
 async fn a_prompt_after_a_failure_has_each_message_once() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     error(&app, "tokens=9,fault=cut,after=4".into()).await;
 
     app.chat("c1", "go on").await;
@@ -125,7 +129,7 @@ async fn a_prompt_after_a_failure_has_each_message_once() {
 
 #[tokio::test]
 async fn half_a_tool_call_is_never_kept() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     // After the text, the call's name and the first of three pieces of its arguments.
     error(&app, "tokens=2,tools=1,fault=cut,after=4".into()).await;
 

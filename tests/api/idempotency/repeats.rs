@@ -152,7 +152,7 @@ async fn a_repeat_sees_the_tool_calls_also_after_a_restart() {
 
 #[tokio::test]
 async fn a_turn_that_failed_before_any_text_runs_again() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let body = say("c1", "hi");
     for fault in ["fault=status:503", "fault=reset_early"] {
         app.simulator.script(Script::from(fault));
@@ -175,7 +175,7 @@ async fn a_turn_that_failed_before_any_text_runs_again() {
 #[tokio::test]
 async fn a_turn_that_broke_off_with_some_text_is_returned_as_it_stands() {
     let directory = tempfile::tempdir().unwrap();
-    let setup = || Setup::new().data_dir(directory.path());
+    let setup = || Setup::new().asking_once().data_dir(directory.path());
     let app = setup().start().await;
     let body = say("c1", "hi");
     app.simulator

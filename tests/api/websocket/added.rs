@@ -4,7 +4,7 @@ use idol_simulator::Script;
 use serde_json::json;
 
 use super::{TURN, assert_silent, begun, content_of, course, message, start, with};
-use crate::helpers::{DEADLINE, TestApp, types, within};
+use crate::helpers::{DEADLINE, Setup, TestApp, types, within};
 
 #[tokio::test]
 async fn every_event_of_a_turn_names_the_turn_and_the_messages_of_the_document() {
@@ -83,7 +83,7 @@ async fn a_failed_turn_says_why_and_the_next_one_works() {
 
 #[tokio::test]
 async fn a_reply_that_is_cut_ends_in_an_error_after_its_text() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let mut socket = begun(&app, "c1").await;
 
     let cut = "sim/tokens=9,fault=reset,after=4";

@@ -105,7 +105,7 @@ async fn two_sockets_at_the_same_moment_are_one_turn() {
 
 #[tokio::test]
 async fn a_message_in_a_watched_conversation_that_failed_is_tried_again_as_its_senders() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let mut socket = watching(&app, "c1").await;
     for round in 0..10 {
         let id = format!("m{round}");
@@ -243,7 +243,7 @@ async fn the_same_id_with_another_message_is_refused() {
 
 #[tokio::test]
 async fn a_message_that_failed_without_text_is_tried_again_and_one_with_text_is_told() {
-    let app = TestApp::start().await;
+    let app = Setup::new().asking_once().start().await;
     let mut socket = begun(&app, "c1").await;
     app.simulator.script(Script::from("fault=status:503"));
     socket.send(named("c1", "hi", "m")).await;

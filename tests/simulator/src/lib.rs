@@ -41,6 +41,7 @@
 //! | `seed=N` | the seed of the text and of the reasoning; 0 |
 //! | `size=BYTES` | each token has this size: the text is [`sized_reply_text`] |
 //! | `echo` | the text is the last user message, one word a delta |
+//! | `prefix=HOW` | what is made of a last message of the assistant, which begins the reply: `ignore` tells the whole reply; `continue` goes on behind it; `repeat:BYTES` the same, but tells so much of it again; `finish` adds nothing |
 //! | `replay=NAME` | the body is a recorded stream, see [`recorded_stream`] |
 //! | `reasoning=N` | [`reasoning_text`]`(seed, N)` precedes the text |
 //! | `tools=N` | so many tool calls follow the text, in four deltas each |

@@ -94,6 +94,7 @@ impl Course {
             turn: Some(turn),
             model: None,
             finish_reason: None,
+            models: &[],
         };
         StoredMessage::new(&Draft::text(role, JsonText::escape(&text)), &stamp)
     }

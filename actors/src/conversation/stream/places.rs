@@ -232,7 +232,7 @@ impl TurnStream {
                     }
                 }
                 Item::Reasoning(_) if passing == Passing::Silence => break,
-                Item::Whole(EventBody::Ended(_)) => break,
+                Item::Whole(EventBody::Seam { .. } | EventBody::Ended(_)) => break,
                 Item::Reasoning(span) if self.items.len() == at.item as usize + 1 => {
                     // It may still grow.
                     at.byte = u32::try_from(span.as_str().len()).unwrap_or(u32::MAX);
@@ -271,6 +271,7 @@ mod tests {
         Text(String),
         Reasoning(String),
         Delta,
+        Seam,
     }
 
     fn pieces() -> impl Strategy<Value = Vec<Piece>> {
@@ -278,6 +279,7 @@ mod tests {
             4 => "[a\"é\n🚀]{1,9}".prop_map(Piece::Text),
             1 => "[b\\\\]{1,9}".prop_map(Piece::Reasoning),
             1 => Just(Piece::Delta),
+            1 => Just(Piece::Seam),
         ];
         prop::collection::vec(piece, 0..12)
     }
@@ -307,6 +309,7 @@ mod tests {
                 }
                 Piece::Reasoning(more) => stream.push_reasoning(JsonText::escape(more)),
                 Piece::Delta => stream.push_delta(raw(r#"{"refusal":"no"}"#)),
+                Piece::Seam => stream.push_seam("other".into()),
             }
         }
         stream.push_finish("stop".into(), None);
@@ -322,6 +325,7 @@ mod tests {
             turn: Some(turn),
             model: None,
             finish_reason: Some(finish_reason),
+            models: &[],
         };
         let draft = Draft::text(Role::Assistant, JsonText::escape(text));
         let reply = (!text.is_empty()).then(|| StoredMessage::new(&draft, &stamp));
@@ -363,6 +367,7 @@ mod tests {
                 EventBody::Received(_) => ("received", String::new()),
                 EventBody::Started { .. } => ("started", String::new()),
                 EventBody::Delta { .. } => ("delta", String::new()),
+                EventBody::Seam { .. } => ("seam", String::new()),
                 EventBody::Finish { .. } => ("finish", String::new()),
                 EventBody::Usage { .. } => ("usage", String::new()),
                 EventBody::Ended(_) => ("ended", String::new()),
@@ -471,7 +476,7 @@ mod tests {
                 prop_assert_eq!(format!("{}{}", unescape(run.as_escaped()), text_of(&rest)), text.clone());
                 let reasoning: String = pieces.iter().filter_map(|piece| match piece {
                     Piece::Reasoning(text) => Some(text.as_str()),
-                    Piece::Text(_) | Piece::Delta => None,
+                    Piece::Text(_) | Piece::Delta | Piece::Seam => None,
                 }).collect();
                 let told: String = said(&rest).into_iter().filter_map(|(kind, text)| {
                     (kind == "reasoning").then_some(text)

@@ -26,7 +26,8 @@ async fn call(body: &str) -> (Generation, mpsc::UnboundedReceiver<Progress>, Tur
     let turn = TurnId::now();
     let generate = Generate {
         turn,
-        body: Bytes::from(body.to_owned()),
+        body: Bytes::from(body.to_owned()).into(),
+        models: Vec::new(),
         reply_to: Listener(sender).start().recipient(),
     };
     let provider = Embedded::new(Pace::Fixed(WORD)).start();

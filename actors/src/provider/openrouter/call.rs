@@ -1,6 +1,6 @@
-//! One call upstream: from the request to the message with an `end`.
+//! One call upstream: from the request to its last deltas.
 
-use std::{error::Error as _, sync::Arc, time::SystemTime};
+use std::{error::Error as _, time::SystemTime};
 
 use actix::{Recipient, prelude::SendError};
 use bytes::Bytes;
@@ -16,13 +16,19 @@ use tokio::{
 use super::{
     config::Endpoint,
     failure,
+    passage::Passage,
     reply::{End, Phase, ReplyReader},
     watch::Watch,
 };
 use crate::{
     codec::sse::EVENT_BYTES_MAX,
     id::TurnId,
-    provider::{Delta, Generate, Progress, UpstreamError},
+    provider::{
+        Delta, Progress, UpstreamError, UpstreamErrorKind,
+        breaker::CallEnd,
+        protection::{Call, Went},
+        seam::Restarted,
+    },
 };
 
 /// As much of an error's body is read; the sentence in it comes early.
@@ -34,39 +40,31 @@ const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 /// As long may a stream take to end after `[DONE]`, for its connection to be used again.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 
-/// One call.
-pub(super) struct Call {
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) generate: Generate,
-}
-
 /// Nobody listens any more.
-struct Gone;
+pub(super) struct Gone;
+
+/// How a call went.
+pub(super) struct Called {
+    /// The deltas of the last read.
+    pub(super) deltas: Vec<Delta>,
+    /// How it ended.
+    pub(super) end: End,
+    /// What that says of the upstream.
+    pub(super) went: Went,
+}
 
 /// What ends a call: the last deltas, and how it ended.
 type Last = (Vec<Delta>, End);
 
-impl Call {
-    /// Runs to the end. Exactly one message has an `end`, and it is the last, unless the listener
-    /// is gone.
-    pub(super) async fn run(self) {
-        let mut outbox = Outbox {
-            turn: self.generate.turn,
-            reply_to: self.generate.reply_to,
-        };
-        let spoken = converse(&self.endpoint, self.generate.body, &mut outbox).await;
-        if let Ok((deltas, mut end)) = spoken {
-            if let Err(error) = &mut end {
-                self.endpoint.redact(&mut error.message);
-            }
-            // If the listener is gone now, there is nothing left to stop.
-            drop(outbox.send(deltas, Some(end)).await);
-        }
-    }
-}
-
-async fn converse(endpoint: &Endpoint, body: Bytes, outbox: &mut Outbox) -> Result<Last, Gone> {
-    let watch = Watch::new(endpoint.deadlines);
+/// Makes one call. What it brings goes through `passage` to the listener, except for the last.
+pub(super) async fn call(
+    endpoint: &Endpoint,
+    body: Bytes,
+    watch: Watch,
+    passage: &mut Passage,
+    outbox: &mut Outbox,
+    out: &Call,
+) -> Result<Called, Gone> {
     let request = endpoint
         .post("/chat/completions")
         .header(ACCEPT, HeaderValue::from_static("text/event-stream"))
@@ -74,22 +72,85 @@ async fn converse(endpoint: &Endpoint, body: Bytes, outbox: &mut Outbox) -> Resu
         .body(body);
     let response = match timeout_at(watch.deadline(Phase::Waiting), request.send()).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Ok((Vec::new(), Err(transport(&error)))),
-        Err(_) => return Ok((Vec::new(), Err(watch.passed(Phase::Waiting)))),
+        Ok(Err(error)) if error.is_connect() => {
+            return Ok(Called {
+                deltas: Vec::new(),
+                end: Err(transport(&error)),
+                went: Went {
+                    reach: CallEnd::Badly,
+                    model: CallEnd::Neither,
+                },
+            });
+        }
+        Ok(Err(error)) => return Ok(called((Vec::new(), Err(transport(&error))))),
+        Err(_) => return Ok(called((Vec::new(), Err(watch.passed(Phase::Waiting))))),
     };
     if !response.status().is_success() {
-        return Ok((Vec::new(), Err(refusal(response, &watch).await)));
+        let refusal = refusal(response, &watch).await;
+        if !matches!(
+            refusal.kind,
+            UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout | UpstreamErrorKind::RateLimited
+        ) {
+            // It is well enough to judge our request.
+            out.answered();
+        }
+        return Ok(called((Vec::new(), Err(refusal))));
     }
-    let reader = ReplyReader::new(endpoint.reply_bytes_max);
+    let reader = ReplyReader::new(passage.room(endpoint.reply_bytes_max));
     match Media::of(&response) {
-        Media::Json => Ok(read_whole(response, reader, &watch).await),
+        Media::Json => {
+            let (deltas, end) = read_whole(response, reader, &watch).await;
+            Ok(match passage.pass(deltas) {
+                Ok(deltas) => called((deltas, end)),
+                Err(Restarted) => restarted(),
+            })
+        }
         Media::Page => {
             let end = Err(failure::failed(
                 "answered with a web page; is the base URL right?",
             ));
-            Ok((Vec::new(), end))
+            Ok(called((Vec::new(), end)))
         }
-        Media::Events => read_stream(response, reader, watch, outbox).await,
+        Media::Events => read_stream(response, reader, watch, passage, outbox, out).await,
+    }
+}
+
+fn called((deltas, end): Last) -> Called {
+    let model = match &end {
+        Ok(()) => CallEnd::Well,
+        Err(error) => match error.kind {
+            UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => CallEnd::Badly,
+            // Our request, our key, or how much we ask for: none of it says that the model is ill.
+            UpstreamErrorKind::Rejected
+            | UpstreamErrorKind::ContextTooLong
+            | UpstreamErrorKind::Auth
+            | UpstreamErrorKind::Credits
+            | UpstreamErrorKind::RateLimited
+            | UpstreamErrorKind::Unavailable
+            | UpstreamErrorKind::NotConfigured { .. } => CallEnd::Neither,
+        },
+    };
+    Called {
+        deltas,
+        end,
+        went: Went {
+            reach: CallEnd::Well,
+            model,
+        },
+    }
+}
+
+/// The model is well, and its answer of no use.
+fn restarted() -> Called {
+    let end = Err(failure::failed(
+        "began the reply anew in place of continuing it",
+    ));
+    Called {
+        went: Went {
+            reach: CallEnd::Well,
+            model: CallEnd::Neither,
+        },
+        ..called((Vec::new(), end))
     }
 }
 
@@ -97,8 +158,10 @@ async fn read_stream(
     mut response: Response,
     mut reader: ReplyReader,
     mut watch: Watch,
+    passage: &mut Passage,
     outbox: &mut Outbox,
-) -> Result<Last, Gone> {
+    out: &Call,
+) -> Result<Called, Gone> {
     // One timer for the whole call, set anew only when it fires too early or must fire sooner:
     // a timer per token would cost more than the token.
     let timer = sleep_until(watch.deadline(reader.phase()));
@@ -116,7 +179,11 @@ async fn read_stream(
                     timer.as_mut().reset(deadline);
                     continue;
                 }
-                return Ok(on_deadline(&mut reader, &watch, deltas));
+                let (deltas, end) = on_deadline(&mut reader, &watch, deltas);
+                return Ok(match passage.pass(deltas) {
+                    Ok(deltas) => called((deltas, end)),
+                    Err(Restarted) => restarted(),
+                });
             }
             read = response.chunk() => match read {
                 Ok(Some(bytes)) => reader.read(&bytes, &mut deltas),
@@ -124,11 +191,18 @@ async fn read_stream(
                 Err(error) => Some(reader.close(&root_cause(&error), &mut deltas)),
             },
         };
+        let was_answered = passage.is_answered();
+        let Ok(deltas) = passage.pass(deltas) else {
+            return Ok(restarted());
+        };
+        if !was_answered && passage.is_answered() {
+            out.answered();
+        }
         if let Some(end) = end {
             if end.is_ok() && !reader.is_full() {
                 drain(response);
             }
-            return Ok((deltas, end));
+            return Ok(called((deltas, end)));
         }
         if !deltas.is_empty() {
             outbox.send(deltas, None).await?;
@@ -199,15 +273,15 @@ pub(super) async fn read_body(mut response: Response, limit: usize, body: &mut V
 }
 
 /// Where the messages go.
-struct Outbox {
-    turn: TurnId,
-    reply_to: Recipient<Progress>,
+pub(super) struct Outbox {
+    pub(super) turn: TurnId,
+    pub(super) reply_to: Recipient<Progress>,
 }
 
 impl Outbox {
     /// Sends one message. A full mailbox holds up the call, and with it the network: nothing is
     /// read until the listener has taken what there is.
-    async fn send(&mut self, deltas: Vec<Delta>, end: Option<End>) -> Result<(), Gone> {
+    pub(super) async fn send(&mut self, deltas: Vec<Delta>, end: Option<End>) -> Result<(), Gone> {
         let turn = self.turn;
         match self.reply_to.try_send(Progress { turn, deltas, end }) {
             Ok(()) => Ok(()),

@@ -9,6 +9,7 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::report::CUT;
+use crate::provider::attempts::RetryPolicy;
 
 /// What every request says it comes from.
 const USER_AGENT: &str = concat!("idol-router/", env!("CARGO_PKG_VERSION"));
@@ -49,6 +50,8 @@ pub struct OpenRouterConfig {
     /// Longest reply in bytes: text, reasoning, tool calls and other members together, as escaped
     /// JSON. A longer one is cut there and ends with the finish reason `length`.
     pub reply_bytes_max: usize,
+    /// How often a reply is asked for.
+    pub retry: RetryPolicy,
 }
 
 /// How long to wait for what; when one passes, the reply fails as a timeout.
@@ -121,6 +124,7 @@ pub(super) struct Endpoint {
     api_key: Option<SecretString>,
     pub(super) deadlines: Deadlines,
     pub(super) reply_bytes_max: usize,
+    pub(super) retry: RetryPolicy,
 }
 
 impl fmt::Debug for Endpoint {
@@ -159,6 +163,7 @@ impl Endpoint {
             api_key: config.api_key.clone(),
             deadlines: config.deadlines,
             reply_bytes_max: config.reply_bytes_max,
+            retry: config.retry,
         })
     }
 
@@ -271,6 +276,7 @@ mod tests {
             title: Some("Idol".to_owned()),
             deadlines: Deadlines::default(),
             reply_bytes_max: 1024,
+            retry: RetryPolicy::default(),
         }
     }
 

@@ -35,6 +35,7 @@ pub fn of_response(
     UpstreamError {
         upstream: Upstream::OpenRouter,
         retry_after: wait(headers, &report, now, &kind),
+        retryable: should_retry(headers).or(report.retryable),
         kind,
         message,
     }
@@ -51,6 +52,7 @@ pub fn of_payload(payload: &[u8]) -> UpstreamError {
     UpstreamError {
         upstream: Upstream::OpenRouter,
         retry_after: report.retry_after.map(bounded),
+        retryable: report.retryable,
         message: sentence(&kind, "mid-reply", &report),
         kind,
     }
@@ -63,6 +65,7 @@ pub(super) fn failed(what: impl AsRef<str>) -> UpstreamError {
         kind: UpstreamErrorKind::Failed,
         message: told(what.as_ref()),
         retry_after: None,
+        retryable: None,
     }
 }
 
@@ -161,6 +164,15 @@ fn wait(
         .or(report.retry_after)
         .or_else(reset)
         .map(bounded)
+}
+
+/// OpenAI's cue for its own SDKs.
+fn should_retry(headers: &HeaderMap) -> Option<bool> {
+    match headers.get("x-should-retry")?.as_bytes() {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    }
 }
 
 /// Seconds as text or JSON gave them; `None` if negative or no number.

@@ -128,7 +128,11 @@ impl ReplyReader {
         self.chunks.take_usage(deltas);
         let is_reply = |delta: &Delta| match delta {
             Delta::Text(_) | Delta::Reasoning(_) | Delta::ToolCalls(_) => true,
-            Delta::Head(_) | Delta::Other(_) | Delta::Finish { .. } | Delta::Usage(_) => false,
+            Delta::Head(_)
+            | Delta::Other(_)
+            | Delta::Finish { .. }
+            | Delta::Usage(_)
+            | Delta::Seam { .. } => false,
         };
         if self.chunks.is_finished() {
             self.phase = Phase::Finished;

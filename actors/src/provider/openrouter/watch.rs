@@ -18,11 +18,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(deadlines: Deadlines) -> Self {
+    /// From now on; `whole` is the end of all requests for the reply.
+    pub(super) fn new(deadlines: Deadlines, whole: Instant) -> Self {
         let now = Instant::now();
         Self {
             first_token: now + deadlines.first_token,
-            whole: now + deadlines.whole,
+            whole,
             deadlines,
             events_seen: 0,
             last_event: now,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::chunk::Envelope;
-use super::reply::Source;
+use super::reply::{Prefix, Source};
 use super::script::Script;
 use super::text::Text;
 use super::usage::Tally;
@@ -36,10 +36,21 @@ impl ChatRequest<'_> {
 
     /// Returns the text that a script replies with to this request.
     pub(crate) fn reply_text(&self, script: &Script) -> Text {
-        match script.reply.source {
+        let text = match script.reply.source {
             Source::Echo => Text::of_words(&self.last_user_message()),
             Source::Generated | Source::Exact(_) | Source::Raw(_) => script.reply.text(),
+        };
+        match self.assistant_prefix() {
+            Some(prefix) => continued(text, &prefix, script.reply.prefix),
+            None => text,
         }
+    }
+
+    /// Returns the text that the request ends with in the assistant's name.
+    fn assistant_prefix(&self) -> Option<String> {
+        let messages: Vec<Value> = serde_json::from_str(self.messages.get()).ok()?;
+        let last = messages.last().filter(|it| it["role"] == "assistant")?;
+        last["content"].as_str().map(str::to_owned)
     }
 
     /// Returns the text of the last user message, its text parts joined.
@@ -82,6 +93,27 @@ impl ChatRequest<'_> {
     }
 }
 
+/// Returns what is told of a reply whose beginning is there already.
+fn continued(text: Text, there: &str, how: Prefix) -> Text {
+    let back = match how {
+        Prefix::Ignored => return text,
+        Prefix::Finished => return Text::Pieces(Vec::new()),
+        Prefix::Continued => 0,
+        Prefix::Repeated(bytes) => bytes,
+    };
+    let whole = text.joined();
+    // A beginning that is not the reply's own is continued with the whole reply.
+    let there = if whole.starts_with(there) { there } else { "" };
+    let mut from = there.len().saturating_sub(back);
+    while !whole.is_char_boundary(from) {
+        from -= 1;
+    }
+    match &whole[from..] {
+        "" => Text::Pieces(Vec::new()),
+        rest => Text::of_words(rest),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +133,18 @@ mod tests {
             {"type":"image_url","image_url":{"url":"u"}},{"type":"text","text":"y"}]}]}"#;
         assert_eq!(last_of(parts), "xy");
         assert_eq!(last_of(r#"{"messages":[]}"#), "");
+    }
+
+    #[test]
+    fn a_beginning_is_continued_in_each_way() {
+        let text = || Text::of_words("one two three four");
+        let told = |there, how| continued(text(), there, how).joined();
+        assert_eq!(told("one two", Prefix::Ignored), "one two three four");
+        assert_eq!(told("one two", Prefix::Continued), " three four");
+        assert_eq!(told("one two", Prefix::Repeated(3)), "two three four");
+        assert_eq!(told("one two", Prefix::Repeated(99)), "one two three four");
+        assert_eq!(told("one two", Prefix::Finished), "");
+        assert_eq!(told("other", Prefix::Continued), "one two three four");
     }
 
     #[test]

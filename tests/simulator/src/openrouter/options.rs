@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::fixtures;
-use super::reply::{Finish, Source, ToolCall};
+use super::reply::{Finish, Prefix, Source, ToolCall};
 use super::script::Script;
 use super::wire::{Delimited, Done, Role, Usage};
 use crate::http::Split;
@@ -41,7 +41,7 @@ impl Script {
 
     pub(crate) fn apply(&mut self, options: &str) -> Result<(), OptionError> {
         for option in options
-            .split(',')
+            .split([',', ';'])
             .map(str::trim)
             .filter(|option| !option.is_empty())
         {
@@ -67,6 +67,7 @@ impl Script {
             "seed" => reply.seed = value.parse().ok()?,
             "size" => reply.size = Some(number(value)?),
             "echo" if value.is_empty() => reply.source = Source::Echo,
+            "prefix" => reply.prefix = prefix(value)?,
             "replay" => reply.source = Source::Raw(vec![fixtures::stream(value)?.into()]),
             "reasoning" => reply.reasoning_tokens = number(value)?,
             "tools" => reply.tools = (0..number(value)?).map(generated_call).collect(),
@@ -178,6 +179,16 @@ fn split(value: &str) -> Option<Split> {
         ("every", size) => Split::Every(number(size)?.max(1)),
         ("random", seed) => Split::Random(seed.parse().ok()?),
         ("at", offsets) => Split::At(offsets.split(':').map(number).collect::<Option<_>>()?),
+        _ => return None,
+    })
+}
+
+fn prefix(value: &str) -> Option<Prefix> {
+    Some(match value.split_once(':').unwrap_or((value, "")) {
+        ("ignore", "") => Prefix::Ignored,
+        ("continue", "") => Prefix::Continued,
+        ("repeat", bytes) => Prefix::Repeated(number(bytes)?),
+        ("finish", "") => Prefix::Finished,
         _ => return None,
     })
 }

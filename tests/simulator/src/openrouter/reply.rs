@@ -8,6 +8,7 @@ use super::text::Text;
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) source: Source,
+    pub(crate) prefix: Prefix,
     pub(crate) tokens: Option<usize>,
     pub(crate) seed: u64,
     pub(crate) size: Option<usize>,
@@ -26,6 +27,19 @@ pub(crate) enum Source {
     Echo,
     Exact(Vec<String>),
     Raw(Vec<Bytes>),
+}
+
+/// What is made of a beginning of the reply that the request brings as its last message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    /// The whole reply is told, as by a server that sees a finished message there.
+    Ignored,
+    /// The reply goes on behind it.
+    Continued,
+    /// The same, but so many bytes of it are told again.
+    Repeated(usize),
+    /// The reply is over: nothing is told.
+    Finished,
 }
 
 /// How a reply says that it is over.
@@ -96,6 +110,7 @@ impl Default for Reply {
     fn default() -> Self {
         Self {
             source: Source::Generated,
+            prefix: Prefix::Ignored,
             tokens: None,
             seed: 0,
             size: None,

@@ -40,7 +40,7 @@ fn gather<'r>(reads: impl IntoIterator<Item = &'r [u8]>) -> Reply {
     let mut reply = Reply::default();
     for delta in all {
         match delta {
-            Delta::Head(_) => {}
+            Delta::Head(_) | Delta::Seam { .. } => {}
             Delta::Text(text) => reply.text.push_str(&unescape(text.as_escaped())),
             Delta::Reasoning(text) => reply.reasoning.push_str(&unescape(text.as_escaped())),
             Delta::ToolCalls(raw) => reply

@@ -1,0 +1,205 @@
+//! One reply: as many requests as it takes, within bounds.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    call::{Gone, Outbox, call},
+    config::Endpoint,
+    failure,
+    passage::Passage,
+    watch::Watch,
+};
+use crate::provider::{
+    Delta, Generate, UpstreamError,
+    attempts::{Attempts, Next, Reached},
+    protection::{Counted, Protection},
+};
+
+/// A reply that is asked for.
+pub(super) struct Asking {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) protection: Arc<Protection>,
+    pub(super) generate: Generate,
+}
+
+/// Bytes of text that are at least one token. Erring high lets a continuation be a little longer
+/// than `max_tokens` says; erring low would cut it.
+const BYTES_A_TOKEN: usize = 5;
+
+/// How one request ended.
+enum Ended {
+    Well,
+    Badly(UpstreamError),
+}
+
+/// What goes on over all requests of a reply.
+struct State {
+    passage: Passage,
+    attempts: Attempts,
+    outbox: Outbox,
+    /// Deltas that are not sent yet.
+    deltas: Vec<Delta>,
+    /// When all must be over.
+    whole: Instant,
+    /// Repeats that were paid for: before the first token, and after it.
+    paid: (u32, u32),
+    /// A model has said already that there is nothing to add.
+    said_whole: bool,
+}
+
+impl Asking {
+    /// Runs to the end. Exactly one message has an `end`, and it is the last, unless the listener
+    /// is gone.
+    pub(super) async fn run(self) {
+        let state = State {
+            passage: Passage::new(self.endpoint.retry.repair),
+            attempts: Attempts::new(self.endpoint.retry, self.generate.models.len().max(1)),
+            outbox: Outbox {
+                turn: self.generate.turn,
+                reply_to: self.generate.reply_to.clone(),
+            },
+            deltas: Vec::new(),
+            whole: Instant::now() + self.endpoint.deadlines.whole,
+            paid: (0, 0),
+            said_whole: false,
+        };
+        // If the listener is gone, there is nothing left to stop.
+        drop(self.ask(state).await);
+    }
+
+    async fn ask(&self, mut state: State) -> Result<(), Gone> {
+        // Of many failures one is told: that which broke off the reply, else that of the model which
+        // was asked for. A client can act upon these.
+        let mut told = None;
+        let end = loop {
+            let place = state.attempts.model();
+            let before = state.passage.reached();
+            let error = match self.request(&mut state).await? {
+                Ended::Well => break Ok(()),
+                Ended::Badly(error) => error,
+            };
+            tracing::debug!(
+                kind = error.kind.code(),
+                place,
+                "a request for a reply failed"
+            );
+            let broke_off = state.passage.reached() > Reached::Nothing;
+            if before == Reached::Nothing && (broke_off || place == 0 || told.is_none()) {
+                told = Some(error.clone());
+            }
+            if !self.goes_on(&error, place, &mut state).await? {
+                break Err(told.unwrap_or(error));
+            }
+        };
+        if end.is_ok() {
+            let (before, after) = state.paid;
+            // A continuation is new work, a retry the same once more: of those the last one helped.
+            self.protection.ended_well(before.min(1) + after);
+            if after > 0 {
+                self.protection.count(Counted::Repaired);
+            }
+        }
+        let end = end.map_err(|mut error| {
+            self.endpoint.redact(&mut error.message);
+            error
+        });
+        let usage = state.passage.usage();
+        state.deltas.extend(usage.map(Delta::Usage));
+        state.outbox.send(state.deltas, Some(end)).await
+    }
+
+    /// Makes one request, if it is let out.
+    async fn request(&self, state: &mut State) -> Result<Ended, Gone> {
+        let model = self.model(state.attempts.model());
+        let call_out = match self.protection.admit(&model, state.whole).await {
+            Ok(call) => call,
+            Err(error) => return Ok(Ended::Badly(error)),
+        };
+        let body = match state.passage.prefix() {
+            None => self.generate.body.asking(&model),
+            Some(prefix) => {
+                let spent = u32::try_from(prefix.decoded_len() / BYTES_A_TOKEN);
+                let spent = spent.unwrap_or(u32::MAX);
+                let body = &self.generate.body;
+                match body.continuing(&model, prefix.as_escaped(), spent) {
+                    Some(body) => body,
+                    None => return Ok(Ended::Badly(failure::failed("broke off the reply"))),
+                }
+            }
+        };
+        state.attempts.asked();
+        state.passage.begin(model);
+        let watch = Watch::new(self.endpoint.deadlines, state.whole);
+        let State {
+            passage, outbox, ..
+        } = state;
+        let called = call(&self.endpoint, body, watch, passage, outbox, &call_out).await?;
+        call_out.ended(called.went);
+        state.deltas = called.deltas;
+        let end = match called.end {
+            Err(error) => Ended::Badly(error),
+            Ok(()) if state.passage.is_empty_continuation() && !state.said_whole => {
+                // Cut right before its finish reason, or not understood: a second answer tells.
+                state.said_whole = true;
+                Ended::Badly(failure::failed("added nothing to a reply that broke off"))
+            }
+            Ok(()) => match state.passage.close() {
+                Ok(held) => {
+                    state.deltas.extend(held);
+                    Ended::Well
+                }
+                Err(_) => Ended::Badly(failure::failed("began the reply anew")),
+            },
+        };
+        state.passage.end_request();
+        Ok(end)
+    }
+
+    /// Whether to ask once more after this failure; returns when it is time to.
+    async fn goes_on(
+        &self,
+        error: &UpstreamError,
+        place: usize,
+        state: &mut State,
+    ) -> Result<bool, Gone> {
+        let reached = state.passage.reached();
+        let next = state.attempts.failed(error, reached, fastrand::f64());
+        let Next::Ask { model, after } = next else {
+            return Ok(false);
+        };
+        let at = Instant::now() + after;
+        if at >= state.whole {
+            return Ok(false);
+        }
+        // What was never sent is no repeat.
+        if state.attempts.has_asked() {
+            if !self.protection.pay() {
+                return Ok(false);
+            }
+            match reached {
+                Reached::Nothing => state.paid.0 += 1,
+                _ => state.paid.1 += 1,
+            }
+        }
+        if model != place {
+            self.protection.count(Counted::Fallback);
+        }
+        match reached {
+            Reached::Nothing if model == place => self.protection.count(Counted::Retry),
+            Reached::Nothing => {}
+            _ => self.protection.count(Counted::Continuation),
+        }
+        if !state.deltas.is_empty() {
+            let deltas = std::mem::take(&mut state.deltas);
+            state.outbox.send(deltas, None).await?;
+        }
+        sleep_until(at).await;
+        Ok(true)
+    }
+
+    fn model(&self, place: usize) -> Arc<str> {
+        self.generate.models.get(place).cloned().unwrap_or_default()
+    }
+}
