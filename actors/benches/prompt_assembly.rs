@@ -44,6 +44,8 @@ fn history(messages: usize) -> Vec<TurnRecord> {
             ]
             .into_iter()
             .collect(),
+            since: 1,
+            accepted: 1,
             state: TurnState::Imported,
             key: None,
             branch: None,

@@ -487,6 +487,16 @@ fn user_message(
     )
 }
 
+/// A frame without its place. That is the last member of each frame that has one.
+#[must_use]
+pub fn unplaced(mut frame: String) -> String {
+    if let Some(place) = frame.rfind(",\"cursor\":\"") {
+        frame.truncate(place);
+        frame.push('}');
+    }
+    frame
+}
+
 /// The event as a frame, for a conversation spelled like this; none if it has no frame.
 ///
 /// The first and the last event of a turn depend on the session and are written by other functions.
@@ -672,6 +682,14 @@ mod tests {
             "Unknown message type: dance"
         );
         assert_eq!(sentence(r#"{"x":1}"#), "Unknown message type: None");
+    }
+
+    #[test]
+    fn a_frame_without_its_place_is_whole_but_for_it() {
+        let frame = r#"{"content":",\"cursor\":\"x\"}","cursor":"0.1"}"#;
+        let bare = r#"{"content":",\"cursor\":\"x\"}"}"#;
+        assert_eq!(unplaced(frame.to_owned()), bare);
+        assert_eq!(unplaced(r#"{"a":1}"#.to_owned()), r#"{"a":1}"#);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod process;
 mod repair;
 mod resilience;
 mod resume;
+mod soak;
 mod stream;
 mod supabase;
 mod tools;

@@ -51,6 +51,11 @@ pub struct TurnRecord {
     pub messages: SmallVec<[StoredMessage; 2]>,
     /// Whether a reply is still owed.
     pub state: TurnState,
+    /// Entry with which it began, or began to run again: turns are told in this order, which is not
+    /// that of the document where one ran again or replaced another.
+    pub since: u64,
+    /// Entry that accepted it.
+    pub accepted: u64,
     /// What a repeat of its request is recognized by, and when it was accepted.
     pub key: Option<Box<(IdempotencyKey, Timestamp)>>,
     /// What it replaces.
@@ -253,7 +258,8 @@ impl Document {
             }
             Some(_) | None => {
                 let messages = SmallVec::from_iter([message]);
-                self.turns.push(TurnRecord::imported(messages));
+                self.turns
+                    .push(TurnRecord::imported(messages, self.seq + 1));
             }
         }
     }
@@ -302,6 +308,7 @@ impl Document {
             self.turns.push(record);
         }
         let record = &mut self.turns[position];
+        record.since = seq;
         record.state = TurnState::Open {
             attempt: reopened.attempt,
             model: reopened.model.clone(),
@@ -335,6 +342,8 @@ impl Document {
             reply_id: Some(accepted.reply),
             messages,
             branch,
+            since: self.seq + 1,
+            accepted: self.seq + 1,
             state: TurnState::Open {
                 attempt: 1,
                 model: accepted.model.clone(),
@@ -531,11 +540,13 @@ impl Document {
 }
 
 impl TurnRecord {
-    fn imported(messages: SmallVec<[StoredMessage; 2]>) -> Self {
+    fn imported(messages: SmallVec<[StoredMessage; 2]>, since: u64) -> Self {
         Self {
             turn: None,
             reply_id: None,
             messages,
+            since,
+            accepted: since,
             state: TurnState::Imported,
             key: None,
             branch: None,

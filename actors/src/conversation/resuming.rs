@@ -3,7 +3,7 @@
 //! A cursor is looked for among the turns that are kept for showing, then in the history. What
 //! cannot be gone on from is said so, and the conversation is told as it stands.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, slice};
 
 use actix::Context;
 
@@ -50,6 +50,13 @@ enum Since {
     Beginning,
     /// Nothing is known: the newest ones.
     Newest,
+}
+
+/// Whether somebody has a reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Seen,
+    Missed,
 }
 
 /// Events to be told, and what of the history comes before them.
@@ -163,20 +170,31 @@ impl Conversation {
             Lead::Nowhere | Lead::Lost(_) => return Err(lead),
         };
         let turns = self.document().map(Document::turns).unwrap_or_default();
-        let behind = match &first {
-            Some(stream) => turns
-                .iter()
-                .rposition(|record| record.turn == Some(stream.turn()))
-                .map_or(turns, |index| &turns[index + 1..]),
-            None => turns,
+        let since = match &first {
+            Some(stream) => self.began(stream.turn()),
+            None => Some(0),
         };
-        let kept = |record: &&TurnRecord| {
+        let kept = |record: &TurnRecord| {
             let turn = record.turn;
-            turn.is_none_or(|turn| self.streams.find(turn).is_none())
+            turn.is_some_and(|turn| self.streams.find(turn).is_some())
         };
+        let mut behind: Vec<_> = turns
+            .iter()
+            .filter_map(|record| match kept(record) {
+                false if Some(record.since) > since => {
+                    Some((record.since, TurnStream::retold(record)?))
+                }
+                // One that runs again does not tell its messages again.
+                true if record.since > record.accepted && Some(record.accepted) > since => {
+                    Some((record.accepted, TurnStream::of_messages(record)?))
+                }
+                true | false => None,
+            })
+            .collect();
+        behind.sort_by_key(|(began, _)| *began);
         let told: VecDeque<_> = first
             .into_iter()
-            .chain(behind.iter().filter(kept).filter_map(TurnStream::retold))
+            .chain(behind.into_iter().map(|(_, stream)| stream))
             .take(limits::RESUME_TURNS_MAX + 1)
             .collect();
         if told.len() > limits::RESUME_TURNS_MAX {
@@ -218,6 +236,14 @@ impl Conversation {
             Lead::Kept(position) if position.ordinal == ordinal && position.item >= start.item => {
                 *position
             }
+            // As much of it holds as was said.
+            Lead::Lost(Reset {
+                turn: Some((turn, kept)),
+                ..
+            }) if *turn == stream.turn() => match stream.text_place(*kept) {
+                Ok(place) => Position { ordinal, ..place },
+                Err(_shorter) => start,
+            },
             _ => start,
         };
         let bytes_max = match self.is_paused() {
@@ -270,41 +296,43 @@ impl Conversation {
         let turns: Vec<&TurnRecord> = turns.iter().filter(shown).collect();
         let messages = || turns.iter().flat_map(|record| &record.messages);
         let total = messages().count();
-        let behind = |wanted: TurnId| {
-            let index = turns.iter().rposition(|it| it.turn == Some(wanted))?;
-            let before = turns[..=index].iter().map(|it| it.messages.len());
-            Some((before.sum::<usize>(), turns[index].reply().is_some()))
+        let behind = |wanted: TurnId, reply: Reply| {
+            let began = self.began(wanted).ok_or(Some(ResetReason::Replaced))?;
+            Ok(turns.iter().flat_map(move |record| {
+                let missed = match record.turn == Some(wanted) {
+                    false if record.since > began => &record.messages[..],
+                    true if reply == Reply::Missed => {
+                        record.reply().map_or(&[][..], slice::from_ref)
+                    }
+                    true | false => &[],
+                };
+                missed.iter().cloned()
+            }))
         };
-        let first = match since {
-            Since::Beginning => Ok(0),
+        let missed = match since {
+            Since::Beginning => Ok(messages().cloned().collect()),
             Since::Newest => Err(None),
             Since::Message(id) => messages()
                 .position(|message| message.id() == Some(id))
-                .map(|index| index + 1)
+                .map(|index| messages().skip(index + 1).cloned().collect())
                 .ok_or_else(|| Some(self.why_missing(id))),
-            Since::Turn(turn) => behind(turn)
-                .map(|(end, _)| end)
-                .ok_or(Some(ResetReason::Replaced)),
-            Since::Reply(turn) => behind(turn)
-                .map(|(end, has_reply)| end - usize::from(has_reply))
-                .ok_or(Some(ResetReason::Replaced)),
+            Since::Turn(turn) => behind(turn, Reply::Seen).map(Iterator::collect),
+            Since::Reply(turn) => behind(turn, Reply::Missed).map(Iterator::collect),
         };
-        let bytes: usize = match first {
-            Ok(first) => messages().skip(first).map(StoredMessage::bytes).sum(),
-            Err(_) => 0,
-        };
-        let lost = match first {
-            Ok(first)
-                if total - first <= limits::RESUME_MESSAGES_MAX
-                    && bytes <= limits::RESUME_BYTES_MAX =>
-            {
-                let earlier = match first {
-                    0 => Earlier::No,
-                    _ => Earlier::Yes,
-                };
-                return (messages().skip(first).cloned().collect(), earlier, None);
+        let lost = match missed {
+            Ok(missed) => {
+                let missed: Vec<StoredMessage> = missed;
+                let bytes: usize = missed.iter().map(StoredMessage::bytes).sum();
+                if missed.len() <= limits::RESUME_MESSAGES_MAX && bytes <= limits::RESUME_BYTES_MAX
+                {
+                    let earlier = match missed.len() < total {
+                        true => Earlier::Yes,
+                        false => Earlier::No,
+                    };
+                    return (missed, earlier, None);
+                }
+                Some(ResetReason::TooFarBehind)
             }
-            Ok(_too_much) => Some(ResetReason::TooFarBehind),
             Err(lost) => lost,
         };
         let mut room = limits::RESUME_BYTES_MAX;
@@ -326,6 +354,13 @@ impl Conversation {
             false => Earlier::No,
         };
         (newest, earlier, lost)
+    }
+
+    /// When a turn of the document began; none if it has left it.
+    fn began(&self, turn: TurnId) -> Option<u64> {
+        let turns = self.document()?.turns();
+        let record = turns.iter().rev().find(|it| it.turn == Some(turn));
+        record.map(|record| record.since)
     }
 
     fn why_missing(&self, id: MessageId) -> ResetReason {

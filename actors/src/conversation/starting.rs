@@ -186,7 +186,9 @@ impl Conversation {
             .map(|key| key.0.clone());
         let branch = record.and_then(|record| record.branch.as_deref());
         let replaces = branch.map(|branch| branch.at);
-        let ordinal = self.streams.push(TurnStream::new(turn, reply_id));
+        let ordinal = self
+            .streams
+            .push(TurnStream::new(turn, reply_id).run(attempt));
         self.claims.extend(key.map(|key| Claim { ordinal, key }));
         self.pending.push(Pending {
             head: EntryHead::TurnReopened(TurnReopened {

@@ -79,9 +79,19 @@ pub struct TurnStream {
     shown: Shown,
 }
 
-/// Set in the epochs of live text. Text told from the log has its attempt as its epoch: the same
-/// entries are told in the same items.
+/// Set in the epochs of live text, which hold the run of the turn, and are random otherwise. Text
+/// told from the log has the run as its epoch: the same entries are told in the same items.
 const LIVE: u32 = 1 << 31;
+const RUN_SHIFT: u32 = 24;
+const RUN_MAX: u32 = 0x7f;
+
+/// Which run of a turn an epoch is of.
+fn run_of(epoch: u32) -> u32 {
+    match epoch & LIVE {
+        0 => epoch.min(RUN_MAX),
+        _ => epoch >> RUN_SHIFT & RUN_MAX,
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
@@ -99,13 +109,20 @@ impl TurnStream {
         Self {
             turn,
             reply,
-            epoch: 0,
+            epoch: 1,
             head: Arc::default(),
             replaces: None,
             items: Vec::new(),
             first_delta: None,
             shown: Shown::No,
         }
+    }
+
+    /// The same, for a turn that runs once more: its text is another one.
+    #[must_use]
+    pub fn run(mut self, attempt: u32) -> Self {
+        self.epoch = attempt;
+        self
     }
 
     /// The turn.
@@ -157,6 +174,24 @@ impl TurnStream {
         Self::ended_as(record, None)
     }
 
+    /// The messages of a turn alone, from the history.
+    #[must_use]
+    pub fn of_messages(record: &TurnRecord) -> Option<Self> {
+        let mut stream = Self::new(record.turn?, record.reply_id?);
+        stream.show(Self::received_by(record));
+        Some(stream)
+    }
+
+    fn received_by(record: &TurnRecord) -> Received {
+        let messages = record.received().to_vec();
+        Received {
+            message: messages.last().and_then(StoredMessage::id),
+            messages,
+            key: record.key.as_ref().map(|known| known.0.key.clone()),
+            replacing: record.branch.as_ref().map(|branch| branch.told()),
+        }
+    }
+
     fn ended_as(record: &TurnRecord, error: Option<EngineError>) -> Option<Self> {
         let TurnState::Ended(ended) = &record.state else {
             return None;
@@ -173,13 +208,7 @@ impl TurnStream {
             provider: None,
             created: timestamp.micros() / 1_000_000,
         }));
-        let received = record.received().to_vec();
-        stream.show(Received {
-            message: received.last().and_then(StoredMessage::id),
-            messages: received,
-            key: record.key.as_ref().map(|known| known.0.key.clone()),
-            replacing: record.branch.as_ref().map(|branch| branch.told()),
-        });
+        stream.show(Self::received_by(record));
         let cut = ended.error.is_some()
             || [ABANDONED, CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
         // One that was stopped while it waited had no start.
@@ -487,7 +516,8 @@ impl Streams {
         let ordinal = self.end();
         // Two runs of a turn are two texts.
         let low = u32::try_from(ordinal % u64::from(LIVE)).unwrap_or_default();
-        stream.epoch = LIVE | self.epoch.wrapping_add(low);
+        let random = self.epoch.wrapping_add(low) & ((1 << RUN_SHIFT) - 1);
+        stream.epoch = LIVE | run_of(stream.epoch) << RUN_SHIFT | random;
         self.turns.push_back(stream);
         ordinal
     }

@@ -437,6 +437,8 @@ mod tests {
             turn: Some(ended.turn),
             reply_id: Some(MessageId::now()),
             messages: smallvec::SmallVec::new(),
+            since: 1,
+            accepted: 1,
             state: TurnState::Ended(Box::new(ended)),
             key: None,
             branch: None,

@@ -31,6 +31,8 @@ enum Wrote {
 enum Whose {
     /// This client's; with its id of the message.
     Own(Option<String>),
+    /// The same, told beside a watch on its conversation.
+    OwnBeside(Option<String>),
     /// Somebody else's.
     Others,
 }
@@ -92,7 +94,13 @@ impl WsSession {
             (Some(own), _) => {
                 own.cursor = Some(event.cursor);
                 own.turn = event.turn;
-                let whose = Whose::Own(own.client_message_id.clone());
+                let id = own.client_message_id.clone();
+                // Beside a watch, which tells the conversation in order, its place would lead back or ahead.
+                let beside = |it: &Watched| it.named.id == own.named.id;
+                let whose = match own.via == Via::Attachment && self.watched.iter().any(beside) {
+                    true => Whose::OwnBeside(id),
+                    false => Whose::Own(id),
+                };
                 Some((own.named.clone(), own.reasoning, whose))
             }
             (None, Some(watched)) => {
@@ -126,15 +134,21 @@ impl WsSession {
         ctx: &mut Ctx,
     ) -> Wrote {
         let timestamps = self.server.timestamps;
+        let beside = matches!(whose, Whose::OwnBeside(_));
+        let placed = |text| match beside {
+            true => socket::unplaced(text),
+            false => text,
+        };
         match &event.body {
             EventBody::Received(received) => match whose {
-                Whose::Own(id) => {
+                Whose::Own(id) | Whose::OwnBeside(id) => {
                     let (turn, id) = (event.turn, id.as_deref());
                     if let Some(replacing) = received.replacing {
                         let spelled = &named.spelled;
                         ctx.text(socket::history_truncated(spelled, turn, replacing, None));
                     }
-                    ctx.text(socket::message_received(&named.spelled, event, id));
+                    let text = socket::message_received(&named.spelled, event, id);
+                    ctx.text(placed(text));
                 }
                 Whose::Others => {
                     let told =
@@ -146,7 +160,8 @@ impl WsSession {
                 }
             },
             EventBody::Ended(outcome) => {
-                ctx.text(socket::ended(&named.spelled, event, outcome, timestamps));
+                let text = socket::ended(&named.spelled, event, outcome, timestamps);
+                ctx.text(placed(text));
             }
             EventBody::Reasoning { .. } if reasoning == Reasoning::Hidden => return Wrote::Nothing,
             EventBody::Started { .. }
@@ -157,7 +172,11 @@ impl WsSession {
             | EventBody::Seam { .. }
             | EventBody::Usage { .. } => {
                 let canonical = named.id.as_str();
-                let bytes = if named.spelled == canonical {
+                let bytes = if beside {
+                    let text = socket::event(&named.spelled, event);
+                    let text = text.and_then(|text| String::from_utf8(text.into()).ok());
+                    text.map(|text| socket::unplaced(text).into())
+                } else if named.spelled == canonical {
                     // Sessions that spell the id alike share the bytes.
                     let bytes = event.encoded(Transport::WebSocket, |event| {
                         socket::event(canonical, event).unwrap_or_default()

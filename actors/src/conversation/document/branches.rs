@@ -331,7 +331,8 @@ impl Document {
             let (stays, _) = self.cut(place, self.turns.len(), heir);
             behind = self.turns.split_off(place.turn);
             if !stays.is_empty() {
-                self.turns.push(TurnRecord::imported(stays));
+                let since = self.seq + 1;
+                self.turns.push(TurnRecord::imported(stays, since));
             }
         }
         for message in messages {

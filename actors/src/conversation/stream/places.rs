@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Cursor, EventBody, Item, Position, Seen, TurnStream};
+use super::{Cursor, EventBody, Item, Position, Seen, TurnStream, run_of};
 use crate::json_text::{JsonText, cut_at_or_below, decoded_len, escaped_at, is_boundary};
 
 /// Why a cursor leads nowhere.
@@ -106,6 +106,10 @@ impl TurnStream {
         if cursor.offset > kept {
             return Err(Misplaced::Beyond { kept });
         }
+        // Another run is another text, of which nothing was seen.
+        if cursor.offset > 0 && run_of(cursor.epoch) != run_of(self.epoch) {
+            return Err(Misplaced::Beyond { kept: 0 });
+        }
         if self.received().is_none() {
             return Ok(Position::default());
         }
@@ -150,7 +154,8 @@ impl TurnStream {
         }
     }
 
-    fn text_place(&self, offset: u64) -> Result<Position, Misplaced> {
+    /// Behind so many UTF-8 bytes of the reply's text.
+    pub fn text_place(&self, offset: u64) -> Result<Position, Misplaced> {
         let beyond = Misplaced::Beyond {
             kept: self.text_len(),
         };
@@ -333,6 +338,8 @@ mod tests {
             turn: Some(turn),
             reply_id: Some(stamp.id),
             messages: reply.into_iter().collect(),
+            since: 1,
+            accepted: 1,
             state: TurnState::Ended(Box::new(TurnEnded {
                 at: Timestamp::from_micros(1),
                 turn,
@@ -491,10 +498,26 @@ mod tests {
     #[test]
     fn another_run_of_a_turn_is_another_text() {
         let turn = TurnId::now();
+        let (streams, ordinal, _) = live(turn, &[Piece::Text("seen".to_owned())]);
+        let seen = events_of(streams.get(ordinal).unwrap(), Position::default(), 100);
+        let cursor = seen[2].cursor;
+        assert_eq!(cursor.offset, 4);
+        // Told from the log, it is the same run; and then it runs again, here or before a restart.
+        let kept = kept(turn, "seen", "stop");
+        assert_eq!(kept.place(0, cursor).map(|place| place.offset), Ok(4));
+        let again = kept.run(2);
+        assert_eq!(again.place(0, cursor), Err(Misplaced::Beyond { kept: 0 }));
         let mut streams = Streams::new(1);
-        let first = streams.push(TurnStream::new(turn, MessageId::now()));
-        let second = streams.push(TurnStream::new(turn, MessageId::now()));
-        let epoch = |ordinal| streams.get(ordinal).unwrap().epoch;
-        assert_ne!(epoch(first), epoch(second));
+        let ordinal = streams.push(again);
+        let located = streams.locate(cursor);
+        assert_eq!(located, Some(Err(Misplaced::Beyond { kept: 0 })));
+        let started = seen[1].cursor;
+        assert!(
+            streams
+                .get(ordinal)
+                .unwrap()
+                .place(ordinal, started)
+                .is_ok()
+        );
     }
 }
