@@ -374,3 +374,50 @@ async fn two_devices_see_the_same_events_in_the_same_order_with_the_same_cursors
     third.send(json!({"type": "ping"})).await;
     assert_eq!(third.next().await["type"], "pong");
 }
+
+#[tokio::test]
+async fn an_own_message_that_comes_again_leads_no_client_past_what_it_watches() {
+    let app = TestApp::start().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::from("tokens=9").hold_at(4, &gate));
+    let mine = json!({"type": "message", "conversation_id": "c1", "message": "mine",
+        "client_message_id": "m-1"});
+    let (mut socket, mut picture) = watcher(&app, "c1").await;
+    let others = tokio::spawn(
+        app.http
+            .post(app.url("/chat"))
+            .json(&crate::helpers::say("c1", "another's"))
+            .send(),
+    );
+    for told in until_text(&mut socket, reply_text(0, 4).len()).await {
+        picture.take(&told);
+    }
+    socket.send(mine.clone()).await;
+    crate::helpers::until("the message to be there", async || {
+        (app.said("c1").await.len() == 2).then_some(())
+    })
+    .await;
+    drop(socket);
+
+    // The client does not know that it arrived: it is told so while another's turn is told.
+    let mut socket = goes_on(&app, "c1", &mut picture).await;
+    socket.send(mine).await;
+    let received = socket.next().await;
+    assert_eq!(received["type"], "message_received");
+    assert!(received.get("cursor").is_none(), "{received}");
+    picture.add("user", &received["message_id"], "mine");
+    drop(socket);
+
+    // From where the watch was, everything else comes.
+    let mut socket = goes_on(&app, "c1", &mut picture).await;
+    gate.open();
+    others.await.unwrap().unwrap();
+    while picture.ended.len() < 2 {
+        take_until_the_end(&mut socket, &mut picture).await;
+    }
+    let (mut told, mut said) = (picture.said(), app.said("c1").await);
+    told.sort();
+    said.sort();
+    assert_eq!(told, said);
+}

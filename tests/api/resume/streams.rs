@@ -322,3 +322,47 @@ async fn a_repeated_request_goes_on_behind_the_event_that_was_seen_last() {
     app.stop().await;
     check(&setup().start().await).await;
 }
+
+#[tokio::test]
+async fn turns_are_told_in_the_order_in_which_they_ran_also_where_one_ran_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = || Setup::new().data_dir(directory.path()).asking_once();
+    let app = setup().start().await;
+    let key = "a-key-of-sixteen-characters";
+    let keyed = async |app: &TestApp| {
+        let request = app.http.post(app.url("/chat")).json(&say("c1", "first"));
+        let answer = request.header("Idempotency-Key", key).send().await;
+        answer.unwrap().status()
+    };
+    app.chat("c1", "before").await;
+    let mut source = events(&app, "c1", None).await;
+    let start = source.next().await.unwrap();
+    let start = start["cursor"].as_str().unwrap().to_owned();
+    // The first fails without a word, the second is answered, then the first is asked again.
+    app.simulator.script(Script::from("fault=status:503"));
+    assert!(keyed(&app).await.is_server_error());
+    app.chat("c1", "second").await;
+    assert_eq!(keyed(&app).await, 200);
+    source.until("response_complete").await;
+    source.until("response_complete").await;
+    let place = source.last_event_id.clone().unwrap();
+
+    // Who missed all of it is told every message once.
+    let mut late = events(&app, "c1", Some(&start)).await;
+    let mut picture = Picture::default();
+    while picture.ended.len() < 2 {
+        picture.take(&late.next().await.unwrap());
+    }
+    let mut told = picture.said();
+    let mut said = app.said("c1").await.split_off(2);
+    told.sort();
+    said.sort();
+    assert_eq!(told, said);
+
+    // Who saw the end of the one that ran again has seen what came between, also after a restart.
+    app.stop().await;
+    let app = setup().start().await;
+    app.chat("c1", "third").await;
+    let mut source = events(&app, "c1", Some(&place)).await;
+    assert_eq!(source.next().await.unwrap()["content"], "third");
+}
