@@ -81,7 +81,7 @@ impl Player {
         }
     }
 
-    /// Plays until `ends`, then reads on until nothing is under way.
+    /// Plays until `ends`, and until what it said is answered.
     pub async fn play(mut self, server: watch::Receiver<SocketAddr>, ends: Instant) -> Self {
         self.begin(&server).await;
         while Instant::now() < ends {
