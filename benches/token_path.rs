@@ -305,6 +305,9 @@ fn token_path(criterion: &mut Criterion) {
     }
 }
 
+/// More bytes than the last event of a turn has.
+const TAIL: usize = 4 << 10;
+
 /// A client on one connection; each message to it is one turn.
 struct Client {
     go: std::sync::mpsc::Sender<()>,
@@ -335,7 +338,7 @@ impl Client {
                     assert!(length > 0, "the server hung up");
                     reads += 1;
                     tail.extend_from_slice(&buffer[..length]);
-                    let keep = tail.len().saturating_sub(512);
+                    let keep = tail.len().saturating_sub(TAIL);
                     tail.drain(..keep);
                 }
                 let tail = String::from_utf8_lossy(&tail);
