@@ -44,8 +44,7 @@ fn history(messages: usize) -> Vec<TurnRecord> {
             ]
             .into_iter()
             .collect(),
-            since: 1,
-            accepted: 1,
+            runs: smallvec::SmallVec::from_iter([1]),
             state: TurnState::Imported,
             key: None,
             branch: None,

@@ -52,7 +52,7 @@ pub mod subscribers;
 pub mod tool_calls;
 mod usage;
 
-use backlog::Backlog;
+use backlog::{Backlog, Retold};
 use command::{
     Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskResume,
     AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control, ControlKind, Deliver,
@@ -83,6 +83,7 @@ pub(crate) struct Conversation {
     /// Commands that came while the history was being read.
     parked: VecDeque<Parked>,
     streams: Streams,
+    retold: Retold,
     subscribers: Subscribers<Sink>,
     running: Option<Box<Running>>,
     waiting: VecDeque<Waiting>,
@@ -162,6 +163,22 @@ enum Parked {
 
 /// Commands that may wait for the history.
 const PARKED_MAX: usize = 256;
+
+impl Parked {
+    /// How many may wait already where it is to wait, too. All who watched a conversation come back
+    /// at once when its server has started again.
+    fn parked_max(&self) -> usize {
+        match self {
+            Self::Attach(..) | Self::Resume(..) => limits::SUBSCRIBERS_MAX,
+            Self::Begin(..)
+            | Self::Start(..)
+            | Self::Snapshot(..)
+            | Self::Cancel(..)
+            | Self::Delete(..)
+            | Self::Adopt(..) => PARKED_MAX,
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Sink {
@@ -306,6 +323,7 @@ impl Conversation {
             history: History::Absent,
             parked: VecDeque::new(),
             streams: Streams::new(fastrand::u32(..)),
+            retold: Retold::default(),
             subscribers: Subscribers::default(),
             running: None,
             waiting: VecDeque::new(),
@@ -384,7 +402,7 @@ impl Conversation {
                 // The next command gets a fresh actor, which reads again.
                 self.retire(ctx);
             }
-            _ if self.parked.len() >= PARKED_MAX => {
+            _ if self.parked.len() >= command.parked_max() => {
                 command.refuse(EngineError::Overloaded);
             }
             History::Reading | History::None { .. } | History::Here(_) => {
@@ -578,7 +596,10 @@ impl Conversation {
         self.stall_check = None;
         self.note_listeners();
         let deadline = self.shared.config.stall_deadline;
-        for sink in self.subscribers.take_stalled(Instant::now(), deadline) {
+        let turns = limits::RESUME_TURNS_MAX as u64;
+        let oldest = self.first_untold().saturating_sub(turns);
+        let now = Instant::now();
+        for sink in self.subscribers.take_stalled(now, deadline, oldest) {
             self.shared.metrics.stalled.inc();
             // Its session finds out when its client reads again.
             if sink.lifeline.send(Detached::Stalled).is_err() {
@@ -755,7 +776,13 @@ handle!(AskStart, Started, |act, msg, reply, ctx| {
     }
 });
 handle!(AskAttach, Attachment, |act, msg, reply, ctx| {
-    if let Some(reply) = act.admit(reply) {
+    // A session that had stalled is told its turn to the end while the server drains.
+    let goes_on = matches!(msg.command.from, From::TurnAt(_));
+    let reply = match act.stage {
+        Stage::Draining if goes_on => Some(reply),
+        _ => act.admit(reply),
+    };
+    if let Some(reply) = reply {
         act.carry_out(Parked::Attach(msg.command, msg.listener, reply), ctx);
     }
 });

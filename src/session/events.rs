@@ -47,6 +47,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    fn place(&self) -> Option<Cursor> {
+        match self.cursor {
+            Said::This(cursor) => Some(cursor),
+            Said::Nothing | Said::Nonsense => None,
+        }
+    }
+
     fn resume(&self, caller: Caller) -> Resume {
         Resume {
             caller,
@@ -107,6 +114,7 @@ pub async fn stream(
         let (conversation, book) = (conversation.clone(), book.clone());
         let (address, caller) = (address.clone(), caller.clone());
         let number = server.sockets.next_number();
+        let cursor = wanted.place();
         HttpContext::with_factory(move |ctx| {
             *address.borrow_mut() = Some(ctx.address());
             EventsSession {
@@ -117,7 +125,7 @@ pub async fn stream(
                 reasoning: wanted.reasoning,
                 number,
                 book,
-                cursor: None,
+                cursor,
                 under_way: None,
                 wrote: Wrote::Nothing,
                 going: None,
@@ -200,6 +208,10 @@ impl EventsSession {
         self.under_way = caught_up.turn.as_ref().map(|turn| turn.turn);
         let told = socket::resumed(&self.named.spelled, caught_up, self.server.timestamps);
         self.write(events::placed(caught_up.cursor, &told), ctx);
+        if let Some(end) = &caught_up.end {
+            let told = socket::missed_end(&self.named.spelled, end, self.server.timestamps);
+            self.write(events::unplaced(&told), ctx);
+        }
     }
 
     /// Its conversation died, or it was detached while its client did not read: goes on where it
@@ -238,14 +250,16 @@ impl EventsSession {
     fn end(&mut self, ctx: &mut Ctx) {
         if self.over == Over::No {
             self.over = Over::Yes;
+            if let Some(retry_after) = self.going {
+                self.write(events::retry(retry_after), ctx);
+            }
             self.book.borrow_mut().close(ATTACHMENT);
             ctx.write_eof();
         }
     }
 
     fn go_when_all_is_told(&mut self, ctx: &mut Ctx) {
-        if let Some(retry_after) = self.going.filter(|_| self.under_way.is_none()) {
-            self.write(events::retry(retry_after), ctx);
+        if self.going.is_some() && self.under_way.is_none() {
             self.end(ctx);
         }
     }
@@ -256,7 +270,7 @@ impl EventsSession {
         match &event.body {
             EventBody::Received(received) => {
                 let told = socket::received_of_others(spelled, event, received, timestamps);
-                events::all(event.cursor, &told)
+                events::all(&told)
             }
             EventBody::Ended(outcome) => {
                 let told = socket::ended(spelled, event, outcome, timestamps);

@@ -18,7 +18,7 @@ use idol_actors::{
     caller::Caller,
     conversation::{command::Deliver, event::Cursor},
     error::EngineError,
-    id::TurnId,
+    id::{ConversationId, MessageId, TurnId},
     limits,
 };
 
@@ -59,6 +59,10 @@ struct WsSession {
     /// Turns of this client whose events are to come, in order; the first has credit.
     own: VecDeque<Own>,
     watched: Vec<Watched>,
+    /// A conversation that is being resumed.
+    resuming: Option<ConversationId>,
+    /// Events of own turns there that came meanwhile: perhaps the watch will tell those turns.
+    held: Vec<Deliver>,
     pings_unanswered: u32,
     speaks_added: Added,
     /// Set once the server stops: the socket closes when its turns are told.
@@ -85,6 +89,8 @@ struct Own {
     /// As minted here; once the turn is known to be that of an earlier request, that one's.
     turn: TurnId,
     named: Named,
+    /// Id of its message, once that is in the log.
+    message: Option<MessageId>,
     client_message_id: Option<String>,
     reasoning: Reasoning,
     via: Via,
@@ -147,6 +153,8 @@ pub fn start(
         busy: Busy::No,
         own: VecDeque::new(),
         watched: Vec::new(),
+        resuming: None,
+        held: Vec::new(),
         pings_unanswered: 0,
         speaks_added: Added::No,
         going: None,

@@ -26,17 +26,15 @@ pub fn placed(cursor: Cursor, json: impl AsRef<[u8]>) -> Bytes {
     text.into()
 }
 
-/// Several that make one step: behind the last of them all have been seen.
+/// Several, each with the place after it; none if there are none.
 #[must_use]
-pub fn all(cursor: Cursor, told: &[String]) -> Option<Bytes> {
-    let (last, before) = told.split_last()?;
+pub fn all(told: &[(Cursor, String)]) -> Option<Bytes> {
     let mut text = String::new();
-    for json in before {
+    for (cursor, json) in told {
+        push_id(&mut text, *cursor);
         push_data(&mut text, json);
     }
-    push_id(&mut text, cursor);
-    push_data(&mut text, last);
-    Some(text.into())
+    (!text.is_empty()).then(|| text.into())
 }
 
 /// How long a client waits before it connects again.

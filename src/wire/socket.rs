@@ -408,18 +408,20 @@ pub fn conversation_started(spelled: &str) -> String {
 
 /// `message_received`: the message is in the log.
 #[must_use]
-pub fn message_received(spelled: &str, event: &Event, client_message_id: Option<&str>) -> String {
-    let message = match &event.body {
-        EventBody::Received(received) => received.message,
-        _ => None,
-    };
+pub fn message_received(
+    spelled: &str,
+    turn: TurnId,
+    message: Option<MessageId>,
+    client_message_id: Option<&str>,
+    cursor: Option<Cursor>,
+) -> String {
     typed("message_received", spelled, 64)
-        .shown("turn_id", event.turn)
+        .shown("turn_id", turn)
         .maybe(message, |it, id| it.shown("message_id", id))
         .maybe(client_message_id, |it, id| {
             it.string("client_message_id", id)
         })
-        .shown("cursor", event.cursor)
+        .maybe(cursor, |it, cursor| it.shown("cursor", cursor))
         .end()
 }
 
@@ -441,27 +443,40 @@ pub fn history_truncated(
         .end()
 }
 
-/// What somebody said on another device, and what it replaces: a frame each. Behind the last one
-/// all of them have been seen, so it has the cursor.
+/// What somebody said on another device, and what it replaces: a frame each, and the place behind
+/// it.
 #[must_use]
 pub fn received_of_others(
     spelled: &str,
     event: &Event,
     received: &Received,
     timestamps: Timestamps,
-) -> Vec<String> {
-    let count = received.messages.len();
-    let place = |is_last: bool| is_last.then_some(event.cursor);
-    let truncated = received
-        .replacing
-        .map(|replacing| history_truncated(spelled, event.turn, replacing, place(count == 0)));
-    let said = received.messages.iter().enumerate();
-    let said = said.filter_map(|(index, message)| {
-        let cursor = place(index + 1 == count);
-        let key = cursor.and(received.key.as_deref());
-        user_message(spelled, event.turn, message, key, cursor, timestamps)
-    });
-    truncated.into_iter().chain(said).collect()
+) -> Vec<(Cursor, String)> {
+    let mut told = received.told;
+    let parts = told.saturating_add(u32::try_from(received.parts()).unwrap_or(u32::MAX));
+    let mut place = || {
+        told += 1;
+        event.part(told, parts)
+    };
+    let mut frames = Vec::with_capacity(received.parts());
+    for message in &received.before {
+        let cursor = place();
+        let frame = user_message(spelled, event.turn, message, None, cursor, timestamps);
+        frames.push((cursor, frame));
+    }
+    if let Some(replacing) = received.replacing {
+        let cursor = place();
+        let frame = history_truncated(spelled, event.turn, replacing, Some(cursor));
+        frames.push((cursor, frame));
+    }
+    for message in &received.messages {
+        let cursor = place();
+        // The key is that of the last one.
+        let key = received.key.as_deref().filter(|_| cursor == event.cursor);
+        let frame = user_message(spelled, event.turn, message, key, cursor, timestamps);
+        frames.push((cursor, frame));
+    }
+    frames
 }
 
 fn user_message(
@@ -469,22 +484,21 @@ fn user_message(
     turn: TurnId,
     message: &StoredMessage,
     key: Option<&str>,
-    cursor: Option<Cursor>,
+    cursor: Cursor,
     timestamps: Timestamps,
-) -> Option<String> {
+) -> String {
     // The stored message is `{"role":…,"content":<JSON>`: the content is copied as it stands.
-    let content = message.comparable().split_once(",\"content\":")?.1;
-    Some(
-        typed("user_message", spelled, content.len())
-            .shown("turn_id", turn)
-            .maybe(message.id(), |it, id| it.shown("message_id", id))
-            .escaped("role", message.role().as_str())
-            .raw("content", content)
-            .shown("timestamp", instant(message.timestamp(), timestamps))
-            .maybe(key, |it, key| it.string("client_message_id", key))
-            .maybe(cursor, |it, cursor| it.shown("cursor", cursor))
-            .end(),
-    )
+    let content = message.comparable().split_once(",\"content\":");
+    let content = content.map_or("null", |(_, content)| content);
+    typed("user_message", spelled, content.len())
+        .shown("turn_id", turn)
+        .maybe(message.id(), |it, id| it.shown("message_id", id))
+        .escaped("role", message.role().as_str())
+        .raw("content", content)
+        .shown("timestamp", instant(message.timestamp(), timestamps))
+        .maybe(key, |it, key| it.string("client_message_id", key))
+        .shown("cursor", cursor)
+        .end()
 }
 
 /// A frame without its place. That is the last member of each frame that has one.
@@ -506,8 +520,8 @@ pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
         EventBody::Started { replaces, .. } => typed("response_start", spelled, 128)
             .shown("turn_id", event.turn)
             .shown("message_id", event.reply)
-            .shown("cursor", event.cursor)
-            .maybe(*replaces, |it, id| it.shown("replaces", id)),
+            .maybe(*replaces, |it, id| it.shown("replaces", id))
+            .shown("cursor", event.cursor),
         EventBody::Text { offset, text, .. } => typed("chunk", spelled, text.as_escaped().len())
             .escaped("content", text.as_escaped())
             .shown("turn_id", event.turn)
@@ -553,6 +567,15 @@ pub fn ended(spelled: &str, event: &Event, outcome: &Outcome, timestamps: Timest
         .shown("timestamp", instant(outcome.timestamp, timestamps))
         .shown("cursor", event.cursor)
         .end()
+}
+
+/// The end of a turn whose place is behind the client already.
+#[must_use]
+pub fn missed_end(spelled: &str, event: &Event, timestamps: Timestamps) -> String {
+    match &event.body {
+        EventBody::Ended(outcome) => unplaced(ended(spelled, event, outcome, timestamps)),
+        _ => String::new(),
+    }
 }
 
 /// `reset`: what the client has does not hold any more, or not all of it.
@@ -690,6 +713,21 @@ mod tests {
         let bare = r#"{"content":",\"cursor\":\"x\"}"}"#;
         assert_eq!(unplaced(frame.to_owned()), bare);
         assert_eq!(unplaced(r#"{"a":1}"#.to_owned()), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn a_start_without_its_place_says_all_the_same_what_it_replaces() {
+        let replaced = MessageId::now();
+        let body = EventBody::Started {
+            model: "m".into(),
+            replaces: Some(replaced),
+        };
+        let start = Event::new(TurnId::now(), MessageId::now(), Cursor::START, body);
+        let frame = event("c1", &start).map(|bytes| bytes.to_vec()).unwrap();
+        let bare = unplaced(String::from_utf8(frame).unwrap());
+        let bare: serde_json::Value = serde_json::from_str(&bare).unwrap();
+        assert_eq!(bare["replaces"], replaced.to_string());
+        assert!(bare.get("cursor").is_none());
     }
 
     #[test]

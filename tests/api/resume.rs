@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::helpers::{Socket, TestApp, within};
 
+mod again;
 pub mod event_source;
 mod killed;
 mod sockets;
@@ -61,8 +62,19 @@ pub struct Picture {
     /// Whether text that is told again is placed where it says that it begins. A client whose own
     /// messages came again, or waited, is told of more turns than one at once.
     places: Places,
+    /// Whether all was said to be told anew.
+    anew: Anew,
     /// The last place.
     pub cursor: Option<Value>,
+}
+
+/// Whether messages may come that are there already.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Anew {
+    #[default]
+    No,
+    /// In the next `resumed`.
+    Yes,
 }
 
 /// Where text may come.
@@ -118,6 +130,7 @@ impl Picture {
                     self.begin(&turn["turn_id"], &turn["message_id"]);
                     self.grow(&turn["turn_id"], &turn["offset"], &turn["content"]);
                 }
+                self.anew = Anew::No;
             }
             "error"
             | "seam"
@@ -135,7 +148,12 @@ impl Picture {
             // It has been whole before, or is whole now.
             Some(known) => {
                 // Of its own turns a speaker may have seen more than a kill left.
-                let grows = self.places == Places::Anywhere || text.starts_with(&known.2);
+                let strict = self.places == Places::AtTheEnd;
+                assert!(
+                    !strict || self.anew == Anew::Yes || role == "assistant",
+                    "told twice: {known:?}"
+                );
+                let grows = !strict || text.starts_with(&known.2);
                 assert!(grows, "{known:?} is now {text:?}");
                 text.clone_into(&mut known.2);
             }
@@ -179,6 +197,7 @@ impl Picture {
 
     /// Of a turn that was being told, so much holds; what else there is, is told again.
     fn reset(&mut self, told: &Value) {
+        self.anew = Anew::Yes;
         if let (Some(id), Some(offset)) = (self.reply_of(&told["turn_id"]), told["offset"].as_u64())
         {
             for known in self.messages.iter_mut().filter(|known| known.1 == id) {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{
     Appending, Begun, Conversation, History, Parked, Pending, Recovering, Then, answer,
     command::{Adopting, Listener, Reply, Started, Took},
-    document::{Document, TurnState},
+    document::Document,
     event::Outcome,
     message::StoredMessage,
     stream::Position,
@@ -154,15 +154,7 @@ impl Conversation {
             return;
         };
         let (turn, reply_id) = (stream.turn(), stream.reply());
-        let mut received = self.received(turn);
-        let again = self
-            .document()
-            .and_then(|it| it.turn(turn))
-            .is_some_and(|it| matches!(it.state, TurnState::Open { attempt, .. } if attempt > 1));
-        if again {
-            // Whoever watches was shown its messages when they came.
-            received.messages.clear();
-        }
+        let received = self.received(turn);
         let started = Started {
             turn,
             reply: reply_id,

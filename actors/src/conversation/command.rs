@@ -211,6 +211,9 @@ pub struct CaughtUp {
     pub messages: Vec<StoredMessage>,
     /// Whether others come before them.
     pub earlier: Earlier,
+    /// The end of the turn that was seen last, if it was missed; to be told without its place,
+    /// as the messages may be of turns behind it.
+    pub end: Option<Arc<Event>>,
     /// The turn that runs.
     pub turn: Option<UnderWay>,
     /// The place after all this.

@@ -51,11 +51,9 @@ pub struct TurnRecord {
     pub messages: SmallVec<[StoredMessage; 2]>,
     /// Whether a reply is still owed.
     pub state: TurnState,
-    /// Entry with which it began, or began to run again: turns are told in this order, which is not
-    /// that of the document where one ran again or replaced another.
-    pub since: u64,
-    /// Entry that accepted it.
-    pub accepted: u64,
+    /// Entry with which each run of it began, the first of which accepted it. Turns are told in this
+    /// order, which is not that of the document where one ran again or replaced another.
+    pub runs: SmallVec<[u64; 1]>,
     /// What a repeat of its request is recognized by, and when it was accepted.
     pub key: Option<Box<(IdempotencyKey, Timestamp)>>,
     /// What it replaces.
@@ -176,13 +174,14 @@ impl Document {
             turns: Vec::new(),
             replaced: Vec::new(),
             heirs: Arc::default(),
-            seq,
+            seq: seq.saturating_sub(1),
             bytes: 0,
             last_own: Timestamp::from_micros(0),
         };
         for message in parse(&entry.messages, seq)? {
             document.import(message);
         }
+        document.seq = seq;
         Ok(document)
     }
 
@@ -308,7 +307,7 @@ impl Document {
             self.turns.push(record);
         }
         let record = &mut self.turns[position];
-        record.since = seq;
+        record.runs.push(seq);
         record.state = TurnState::Open {
             attempt: reopened.attempt,
             model: reopened.model.clone(),
@@ -342,8 +341,7 @@ impl Document {
             reply_id: Some(accepted.reply),
             messages,
             branch,
-            since: self.seq + 1,
-            accepted: self.seq + 1,
+            runs: SmallVec::from_iter([self.seq + 1]),
             state: TurnState::Open {
                 attempt: 1,
                 model: accepted.model.clone(),
@@ -545,12 +543,47 @@ impl TurnRecord {
             turn: None,
             reply_id: None,
             messages,
-            since,
-            accepted: since,
+            runs: SmallVec::from_iter([since]),
             state: TurnState::Imported,
             key: None,
             branch: None,
         }
+    }
+
+    /// Entry that accepted it.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.runs.first().copied().unwrap_or_default()
+    }
+
+    /// Entry with which its last run began.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.runs.last().copied().unwrap_or_default()
+    }
+
+    /// Whether it ran more than once.
+    #[must_use]
+    pub fn ran_again(&self) -> bool {
+        self.runs.len() > 1
+    }
+
+    /// The entry with which a run of it began that was not the last.
+    #[must_use]
+    pub fn earlier_run(&self, run: usize) -> Option<u64> {
+        let began = self.runs.get(run.checked_sub(1)?)?;
+        (run < self.runs.len()).then_some(*began)
+    }
+
+    /// Messages of the place in which it replaced another reply: older ones than it.
+    #[must_use]
+    pub fn stayed(&self) -> &[StoredMessage] {
+        let after = self.branch.as_ref().and_then(|branch| branch.told().after);
+        let received = self.received();
+        let last = received
+            .iter()
+            .position(|it| after.is_some() && it.id() == after);
+        &received[..last.map_or(0, |index| index + 1)]
     }
 
     /// Whether its end is not in the log.

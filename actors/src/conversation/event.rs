@@ -26,7 +26,7 @@ use crate::{
 /// log, after a restart) the place is found by `offset` and `seen`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Cursor {
-    /// The turn; nil before the first one.
+    /// The turn; nil between turns, as [`Cursor::behind_entry`] says.
     pub turn: TurnId,
     /// The life of the text: random while it is live, the attempt where it is told from the log.
     pub epoch: u32,
@@ -73,7 +73,7 @@ impl Seen {
 }
 
 impl Cursor {
-    /// Before the first turn.
+    /// Before everything.
     pub const START: Self = Self {
         turn: TurnId(Uuid::nil()),
         epoch: 0,
@@ -83,15 +83,35 @@ impl Cursor {
         seen: Seen::Nothing,
     };
 
-    /// After the whole of a turn.
+    /// Behind everything that began with an entry up to this one, in this life of the conversation.
     #[must_use]
-    pub fn end_of(turn: TurnId) -> Self {
+    pub fn behind_entry(incarnation: u64, seq: u64) -> Self {
         Self {
-            turn,
-            seen: Seen::Ended,
+            epoch: life(incarnation),
+            offset: seq,
             ..Self::START
         }
     }
+
+    /// Whether it is no place in a turn.
+    #[must_use]
+    pub fn is_between_turns(&self) -> bool {
+        self.turn == Self::START.turn
+    }
+
+    /// The entry behind which it is, if it is between the turns of this life of the conversation.
+    /// What is before everything is so in every life.
+    #[must_use]
+    pub fn entry(&self, incarnation: u64) -> Option<u64> {
+        let ours = *self == Self::START || self.epoch == life(incarnation);
+        (self.is_between_turns() && ours).then_some(self.offset)
+    }
+}
+
+/// Tells the lives of a conversation apart.
+fn life(incarnation: u64) -> u32 {
+    let low = incarnation & u64::from(u32::MAX);
+    u32::try_from(low).unwrap_or_default()
 }
 
 /// The text is no cursor.
@@ -235,6 +255,10 @@ pub enum EventBody {
 /// The user messages of a turn.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Received {
+    /// Older messages that the turn took over when it replaced their reply: those who come back
+    /// may not have seen them.
+    #[serde(skip)]
+    pub before: Vec<StoredMessage>,
     /// In order; empty where a turn answers what the history holds.
     #[serde(skip)]
     pub messages: Vec<StoredMessage>,
@@ -244,6 +268,32 @@ pub struct Received {
     pub key: Option<String>,
     /// What the turn replaces once it has a reply.
     pub replacing: Option<Replacing>,
+    /// How many of its parts were told before: messages, and what is replaced.
+    pub told: u32,
+}
+
+impl Received {
+    /// How many parts are told: the older messages, what is replaced, the messages.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.before.len() + usize::from(self.replacing.is_some()) + self.messages.len()
+    }
+
+    /// What is left when so many parts have been told.
+    #[must_use]
+    pub fn behind(&self, parts: u32) -> Self {
+        let mut left = parts as usize;
+        let mut rest = self.clone();
+        let before = left.min(rest.before.len());
+        rest.before.drain(..before);
+        left -= before;
+        if left > 0 && rest.replacing.take().is_some() {
+            left -= 1;
+        }
+        rest.messages.drain(..left.min(rest.messages.len()));
+        rest.told += parts;
+        rest
+    }
 }
 
 /// How a turn ended.
@@ -304,6 +354,22 @@ impl Event {
         matches!(self.body, EventBody::Ended(_))
     }
 
+    /// The place behind one part of what was received, of so many; behind the last one it is that of
+    /// the event.
+    #[must_use]
+    pub fn part(&self, told: u32, parts: u32) -> Cursor {
+        match told < parts {
+            true => Cursor {
+                item: 0,
+                byte: told,
+                offset: 0,
+                seen: Seen::Nothing,
+                ..self.cursor
+            },
+            false => self.cursor,
+        }
+    }
+
     /// Its bytes on a transport; encoded by the first session that asks.
     pub fn encoded(&self, transport: Transport, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         let slot = match transport {
@@ -329,9 +395,14 @@ mod tests {
             offset: 1 << 40,
             seen: Seen::Delta,
         };
-        for cursor in [cursor, Cursor::START, Cursor::end_of(cursor.turn)] {
+        let between = Cursor::behind_entry(7, 9);
+        for cursor in [cursor, Cursor::START, between] {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
+        assert_eq!(between.entry(7), Some(9));
+        assert_eq!(between.entry(8), None, "of another life");
+        assert_eq!(Cursor::START.entry(8), Some(0));
+        assert_eq!(cursor.entry(7), None);
         let text = cursor.to_string();
         for bad in [
             "",

@@ -245,8 +245,7 @@ mod tests {
 
     fn turn(messages: &[(Role, &str)]) -> TurnRecord {
         TurnRecord {
-            since: 1,
-            accepted: 1,
+            runs: SmallVec::from_iter([1]),
             turn: None,
             reply_id: None,
             messages: messages
@@ -347,8 +346,7 @@ mod tests {
         let asked = stored(Role::User, &"user ".repeat(asked));
         let reply = stored(Role::Assistant, &"bot ".repeat(replied));
         TurnRecord {
-            since: 1,
-            accepted: 1,
+            runs: SmallVec::from_iter([1]),
             reply_id: reply.id(),
             messages: SmallVec::from_vec(vec![asked, reply]),
             ..turn(&[])

@@ -320,19 +320,26 @@ impl Conversation {
         Ok(started)
     }
 
-    /// What a turn received, as the document has it.
+    /// What a turn received, as the document has it. Of one that runs again, whoever watches was
+    /// shown the messages when they came.
     pub(super) fn received(&self, turn: TurnId) -> Received {
         let found = self.document().and_then(|it| Some((it, it.turn(turn)?)));
         let messages = found.map(|(document, record)| document.received(record).to_vec());
-        let messages = messages.unwrap_or_default();
+        let mut messages = messages.unwrap_or_default();
         let replacing = found.and_then(|(document, record)| document.replacing(record));
         let answers = replacing.and_then(|replacing| replacing.answers);
         let key = found.and_then(|(_, record)| record.key.as_ref());
+        let message = message_id(&messages).or(answers);
+        if found.is_some_and(|(_, record)| record.ran_again()) {
+            messages.clear();
+        }
         Received {
-            message: message_id(&messages).or(answers),
+            message,
+            before: Vec::new(),
             messages,
             key: key.map(|known| known.0.key.clone()),
             replacing,
+            told: 0,
         }
     }
 }

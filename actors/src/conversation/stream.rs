@@ -86,7 +86,7 @@ const RUN_SHIFT: u32 = 24;
 const RUN_MAX: u32 = 0x7f;
 
 /// Which run of a turn an epoch is of.
-fn run_of(epoch: u32) -> u32 {
+pub fn run_of(epoch: u32) -> u32 {
     match epoch & LIVE {
         0 => epoch.min(RUN_MAX),
         _ => epoch >> RUN_SHIFT & RUN_MAX,
@@ -129,6 +129,12 @@ impl TurnStream {
     #[must_use]
     pub fn turn(&self) -> TurnId {
         self.turn
+    }
+
+    /// Which run of the turn it is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        run_of(self.epoch)
     }
 
     /// Id that the reply has.
@@ -174,7 +180,7 @@ impl TurnStream {
         Self::ended_as(record, None)
     }
 
-    /// The messages of a turn alone, from the history.
+    /// The messages of a turn alone, from the history: its first run.
     #[must_use]
     pub fn of_messages(record: &TurnRecord) -> Option<Self> {
         let mut stream = Self::new(record.turn?, record.reply_id?);
@@ -182,13 +188,27 @@ impl TurnStream {
         Some(stream)
     }
 
+    /// The last run of a turn that has ended, from the history, without the messages: they were
+    /// told with the first one.
+    #[must_use]
+    pub fn ran_again(record: &TurnRecord) -> Option<Self> {
+        let mut stream = Self::retold(record)?;
+        if let Some(Item::Whole(EventBody::Received(received))) = stream.items.first_mut() {
+            received.before.clear();
+            received.messages.clear();
+        }
+        Some(stream)
+    }
+
     fn received_by(record: &TurnRecord) -> Received {
-        let messages = record.received().to_vec();
+        let (received, before) = (record.received(), record.stayed());
         Received {
-            message: messages.last().and_then(StoredMessage::id),
-            messages,
+            message: received.last().and_then(StoredMessage::id),
+            before: before.to_vec(),
+            messages: received[before.len()..].to_vec(),
             key: record.key.as_ref().map(|known| known.0.key.clone()),
             replacing: record.branch.as_ref().map(|branch| branch.told()),
+            told: 0,
         }
     }
 
@@ -427,6 +447,13 @@ impl TurnStream {
         }
     }
 
+    /// The event of its end, once it has ended.
+    #[must_use]
+    pub fn last_event(&self) -> Option<Arc<Event>> {
+        let (event, _) = self.read(self.last(0)?, 0)?;
+        Some(Arc::new(event))
+    }
+
     /// The next event at a position, of at most `bytes_max` bytes of text, and the position after it.
     #[must_use]
     pub fn read(&self, at: Position, bytes_max: usize) -> Option<(Event, Position)> {
@@ -442,6 +469,9 @@ impl TurnStream {
                 ..at
             };
             match item {
+                Item::Whole(EventBody::Received(received)) if at.byte > 0 => {
+                    break (EventBody::Received(received.behind(at.byte)), next_item);
+                }
                 Item::Whole(body) => break (body.clone(), next_item),
                 Item::Text(span) | Item::Reasoning(span) => {
                     let escaped = span.as_str();
@@ -560,10 +590,27 @@ impl Streams {
         Some(self.first + index as u64)
     }
 
-    /// Where a cursor points, if its turn is here.
+    /// Where a cursor points, if its turn is here: in the telling that it is of, else in the last.
     pub fn locate(&self, cursor: Cursor) -> Option<Result<Position, Misplaced>> {
-        let ordinal = self.find(cursor.turn)?;
+        let telling = self.find_telling(cursor);
+        let ordinal = telling.or_else(|| self.find(cursor.turn))?;
         Some(self.get(ordinal)?.place(ordinal, cursor))
+    }
+
+    /// The ordinal of the very telling that a cursor is of.
+    #[must_use]
+    pub fn find_telling(&self, cursor: Cursor) -> Option<u64> {
+        let same = |it: &TurnStream| it.turn == cursor.turn && it.epoch == cursor.epoch;
+        let index = self.turns.iter().rposition(same)?;
+        Some(self.first + index as u64)
+    }
+
+    /// The ordinal of a run of a turn.
+    #[must_use]
+    pub fn find_run(&self, turn: TurnId, run: usize) -> Option<u64> {
+        let same = |it: &TurnStream| it.turn == turn && it.attempt() as usize == run;
+        let index = self.turns.iter().rposition(same)?;
+        Some(self.first + index as u64)
     }
 
     /// The next event from a position on, across turns, and the position after it.
@@ -663,10 +710,12 @@ mod tests {
 
     fn received() -> Received {
         Received {
+            before: Vec::new(),
             messages: Vec::new(),
             message: None,
             key: None,
             replacing: None,
+            told: 0,
         }
     }
 

@@ -210,13 +210,15 @@ impl<S> Subscribers<S> {
         });
     }
 
-    /// Removes those that have waited for credit longer than `deadline`.
-    pub fn take_stalled(&mut self, now: Instant, deadline: Duration) -> Vec<S> {
+    /// Removes those that have waited for credit longer than `deadline`, and those that wait for it
+    /// so far behind that all since the turn `oldest` is kept for them alone.
+    pub fn take_stalled(&mut self, now: Instant, deadline: Duration, oldest: u64) -> Vec<S> {
         let stalled = |subscriber: &mut Subscriber<S>| {
+            let lags = subscriber.interest == Interest::All && subscriber.position.ordinal < oldest;
             subscriber.patience == Patience::Counting
                 && subscriber
                     .waiting_since
-                    .is_some_and(|since| now.duration_since(since) >= deadline)
+                    .is_some_and(|since| lags || now.duration_since(since) >= deadline)
         };
         self.all
             .extract_if(.., |_, subscriber| stalled(subscriber))
@@ -330,10 +332,12 @@ mod tests {
     fn shown(streams: &mut Streams) -> u64 {
         let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
         streams.get_mut(ordinal).unwrap().show(Received {
+            before: Vec::new(),
             messages: Vec::new(),
             message: None,
             key: None,
             replacing: None,
+            told: 0,
         });
         ordinal
     }
@@ -437,8 +441,7 @@ mod tests {
             turn: Some(ended.turn),
             reply_id: Some(MessageId::now()),
             messages: smallvec::SmallVec::new(),
-            since: 1,
-            accepted: 1,
+            runs: smallvec::SmallVec::from_iter([1]),
             state: TurnState::Ended(Box::new(ended)),
             key: None,
             branch: None,
@@ -508,13 +511,31 @@ mod tests {
         assert!(subscribers.anyone_waits());
         assert!(
             subscribers
-                .take_stalled(start, Duration::from_secs(60))
+                .take_stalled(start, Duration::from_secs(60), 0)
                 .is_empty()
         );
         assert_eq!(
-            subscribers.take_stalled(later, Duration::from_secs(60)),
+            subscribers.take_stalled(later, Duration::from_secs(60), 0),
             ["stopped"]
         );
         assert_eq!(subscribers.len(), 2);
+    }
+
+    #[test]
+    fn who_reads_now_and_then_holds_no_more_turns_than_are_told_again() {
+        let now = Instant::now();
+        let mut streams = Streams::new(1);
+        let first = shown(&mut streams);
+        let mut subscribers = Subscribers::default();
+        let position = Position {
+            ordinal: first,
+            ..Position::default()
+        };
+        subscribers.add("trickles", Interest::All, position, 1);
+        streams.get_mut(first).unwrap().end(outcome());
+        subscribers.pump_all(&mut streams, 64, now, |_, _| Sent::Yes);
+        let long = Duration::from_secs(60);
+        assert!(subscribers.take_stalled(now, long, first).is_empty());
+        assert_eq!(subscribers.take_stalled(now, long, first + 1), ["trickles"]);
     }
 }

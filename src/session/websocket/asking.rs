@@ -315,17 +315,52 @@ impl WsSession {
         let listener = self.listener(number, 0, ctx);
         self.book.borrow_mut().expect(number, Given::Nothing);
         let conversation = self.handle_of(&named);
+        self.resuming = Some(named.id.clone());
         let resume = async move { conversation.resume(command, listener).await };
         ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
+            act.resuming = None;
             match resumed {
-                Ok(resumed) => act.resumed(number, named, reasoning, resumed, ctx),
+                Ok(resumed) => {
+                    act.leave_to_watch(&named, &resumed, ctx);
+                    act.resumed(number, named, reasoning, resumed, ctx);
+                }
                 Err(error) => {
                     act.book.borrow_mut().close(number);
                     ctx.text(socket::turn_error(&named.spelled, None, &error));
                 }
             }
+            for held in std::mem::take(&mut act.held) {
+                act.deliver(&held, ctx);
+            }
             act.ready(ctx);
         }));
+    }
+
+    /// Own turns that are not over are told by the watch from now on, with places to go on from,
+    /// and by no attachment of their own.
+    fn leave_to_watch(&mut self, named: &Named, resumed: &Resumed, ctx: &mut Ctx) {
+        let under_way = resumed.caught_up.as_ref().and_then(|it| it.turn.as_ref());
+        let under_way = under_way.map(|it| it.turn);
+        for own in &mut self.own {
+            let open = resumed.open.contains(&own.turn) && own.failed.is_none();
+            if own.via != Via::Attachment || own.named.id != named.id || !open {
+                continue;
+            }
+            own.via = Via::Watch;
+            self.book.borrow_mut().close(own.number);
+            if under_way == Some(own.turn) && own.cursor.is_none() {
+                // What comes with `resumed` is behind it.
+                let id = own.client_message_id.as_deref();
+                let (turn, message) = (own.turn, own.message);
+                ctx.text(socket::message_received(
+                    &named.spelled,
+                    turn,
+                    message,
+                    id,
+                    None,
+                ));
+            }
+        }
     }
 
     /// What follows comes over this attachment, and over no earlier one.
@@ -343,6 +378,9 @@ impl WsSession {
         }
         if let Some(caught_up) = &resumed.caught_up {
             ctx.text(socket::resumed(spelled, caught_up, timestamps));
+            if let Some(end) = &caught_up.end {
+                ctx.text(socket::missed_end(spelled, end, timestamps));
+            }
         }
         let earlier = self.watched.iter().position(|it| it.named.id == named.id);
         if let Some(earlier) = earlier {
@@ -456,6 +494,7 @@ impl WsSession {
             number,
             turn,
             named: saying.named,
+            message: None,
             client_message_id: saying.client_message_id,
             reasoning: saying.reasoning,
             via,
@@ -475,7 +514,10 @@ impl WsSession {
     /// An own turn is in the log, or was there before. A watch may be telling one that was, or runs
     /// again, as somebody else's: its own attachment tells it from the beginning, as this client's.
     fn turn_started(&mut self, number: u64, started: Started, ctx: &mut Ctx) {
-        let own = self.own.iter_mut().find(|own| own.number == number);
+        let mut own = self.own.iter_mut().find(|own| own.number == number);
+        if let Some(own) = &mut own {
+            own.message = started.message;
+        }
         if let Some(own) = own
             && let Some(attachment) = started.attachment
         {

@@ -89,6 +89,17 @@ impl WsSession {
             .own
             .iter_mut()
             .find(|own| own.is_told_by(number, event));
+        if let Some(own) = &own
+            && own.via == Via::Attachment
+            && self.resuming.as_ref() == Some(&own.named.id)
+        {
+            // No more of them than there is credit for.
+            self.held.push(Deliver {
+                attachment: number,
+                event: msg.event.clone(),
+            });
+            return;
+        }
         let own_turn = own.as_ref().map(|own| own.number);
         let told = match (own, watched) {
             (Some(own), _) => {
@@ -143,12 +154,13 @@ impl WsSession {
             EventBody::Received(received) => match whose {
                 Whose::Own(id) | Whose::OwnBeside(id) => {
                     let (turn, id) = (event.turn, id.as_deref());
+                    let spelled = &named.spelled;
                     if let Some(replacing) = received.replacing {
-                        let spelled = &named.spelled;
                         ctx.text(socket::history_truncated(spelled, turn, replacing, None));
                     }
-                    let text = socket::message_received(&named.spelled, event, id);
-                    ctx.text(placed(text));
+                    let (message, place) = (received.message, (!beside).then_some(event.cursor));
+                    let text = socket::message_received(spelled, turn, message, id, place);
+                    ctx.text(text);
                 }
                 Whose::Others => {
                     let told =
@@ -156,7 +168,7 @@ impl WsSession {
                     if told.is_empty() {
                         return Wrote::Nothing;
                     }
-                    told.into_iter().for_each(|text| ctx.text(text));
+                    told.into_iter().for_each(|(_, text)| ctx.text(text));
                 }
             },
             EventBody::Ended(outcome) => {

@@ -169,6 +169,8 @@ async fn after_a_restart_a_client_goes_on_in_what_the_log_has() {
     let mut socket = goes_on(&app, "c1", &mut picture).await;
 
     assert_whole(&app, "c1", &picture).await;
+    let end = socket.next().await;
+    assert_eq!(end["finish_reason"], "stop", "{end}");
     app.chat("c1", "second").await;
     take_until_the_end(&mut socket, &mut picture).await;
     assert_whole(&app, "c1", &picture).await;
@@ -227,6 +229,9 @@ async fn a_place_that_cannot_be_is_said_to_be_none_and_all_is_told() {
                 Value::from(&messages[1..]),
                 "from the reply on"
             );
+            let end = socket.next().await;
+            assert_eq!(end["type"], "response_complete", "{end}");
+            assert_eq!(end["turn_id"], messages[0]["turn_id"]);
         } else {
             assert_eq!(told["messages"], document["messages"]);
         }
@@ -406,7 +411,7 @@ async fn an_own_message_that_comes_again_leads_no_client_past_what_it_watches() 
     let received = socket.next().await;
     assert_eq!(received["type"], "message_received");
     assert!(received.get("cursor").is_none(), "{received}");
-    picture.add("user", &received["message_id"], "mine");
+    // Its place in the conversation is yet to come.
     drop(socket);
 
     // From where the watch was, everything else comes.

@@ -28,7 +28,8 @@ pub enum Passing {
 
 impl TurnStream {
     /// The cursor of a position, which comes after an event.
-    pub(super) fn cursor(&self, at: Position) -> Cursor {
+    #[must_use]
+    pub fn cursor(&self, at: Position) -> Cursor {
         Cursor {
             turn: self.turn,
             epoch: self.epoch,
@@ -78,6 +79,7 @@ impl TurnStream {
         let (item, byte) = (cursor.item as usize, cursor.byte as usize);
         let within = match self.items.get(item) {
             Some(Item::Text(span) | Item::Reasoning(span)) => is_boundary(span.as_str(), byte),
+            Some(Item::Whole(EventBody::Received(received))) => byte < received.parts().max(1),
             Some(Item::Whole(_)) => byte == 0,
             None => item == self.items.len() && byte == 0,
         };
@@ -107,15 +109,20 @@ impl TurnStream {
             return Err(Misplaced::Beyond { kept });
         }
         // Another run is another text, of which nothing was seen.
-        if cursor.offset > 0 && run_of(cursor.epoch) != run_of(self.epoch) {
+        let (before, run) = (run_of(cursor.epoch), run_of(self.epoch));
+        let other = before != 0 && before != run;
+        if cursor.offset > 0 && other {
             return Err(Misplaced::Beyond { kept: 0 });
         }
         if self.received().is_none() {
             return Ok(Position::default());
         }
+        if other && cursor.seen != Seen::Nothing {
+            return Ok(self.behind(1));
+        }
         let after = |wanted: Seen| self.whole(wanted).map(|index| self.behind(index + 1));
         match cursor.seen {
-            Seen::Nothing => Ok(Position::default()),
+            Seen::Nothing => Ok(self.within_received(cursor)),
             Seen::Received => Ok(self.behind(1)),
             Seen::Delta if self.first_delta.is_some() => Err(Misplaced::Untellable),
             Seen::Started | Seen::Delta => self.text_place(cursor.offset),
@@ -126,6 +133,21 @@ impl TurnStream {
                 .map_or_else(|| self.text_place(cursor.offset), Ok),
             // A turn that runs again is told again.
             Seen::Ended => Ok(after(Seen::Ended).unwrap_or_else(|| self.behind(1))),
+        }
+    }
+
+    /// Behind some of the messages, where they are told in the same parts.
+    fn within_received(&self, cursor: Cursor) -> Position {
+        let same = self.received().is_some_and(|received| {
+            received.before.is_empty() && (cursor.byte as usize) < received.parts()
+        });
+        Position {
+            byte: if same && cursor.item == 0 {
+                cursor.byte
+            } else {
+                0
+            },
+            ..Position::default()
         }
     }
 
@@ -299,10 +321,12 @@ mod tests {
         let ordinal = streams.push(TurnStream::new(turn, MessageId::now()));
         let stream = streams.get_mut(ordinal).unwrap();
         stream.show(Received {
+            before: Vec::new(),
             messages: Vec::new(),
             message: None,
             key: None,
             replacing: None,
+            told: 0,
         });
         stream.start("m".into());
         let mut text = String::new();
@@ -338,8 +362,7 @@ mod tests {
             turn: Some(turn),
             reply_id: Some(stamp.id),
             messages: reply.into_iter().collect(),
-            since: 1,
-            accepted: 1,
+            runs: smallvec::SmallVec::from_iter([1]),
             state: TurnState::Ended(Box::new(TurnEnded {
                 at: Timestamp::from_micros(1),
                 turn,
