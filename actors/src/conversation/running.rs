@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::EngineError,
+    id::TurnId,
     json_text::JsonText,
     limits::MODELS_MAX,
     log::Partial,
@@ -72,6 +73,7 @@ impl Conversation {
             stream.start(model.clone());
         }
         let limit = self.shared.config.turn_deadline;
+        let run = (next.turn, next.attempt);
         self.running = Some(Box::new(Running {
             ordinal: next.ordinal,
             turn: next.turn,
@@ -93,7 +95,7 @@ impl Conversation {
             usage: None,
             writers: Vec::new(),
             tool_calls: super::ToolCalls::default(),
-            deadline: Some(ctx.run_later(limit, Self::overdue)),
+            deadline: Some(ctx.run_later(limit, move |act, ctx| act.overdue(run, ctx))),
         }));
         self.ask(body, models, ctx);
         self.mind_listeners(ctx);
@@ -185,8 +187,12 @@ impl Conversation {
         prompt::assemble(&next.parameters, history, new, context_tokens)
     }
 
-    fn overdue(&mut self, ctx: &mut Context<Self>) {
-        self.finish(Why::Failed(overdue_error()), ctx);
+    /// The deadline of this run has passed; another one has its own.
+    fn overdue(&mut self, run: (TurnId, u32), ctx: &mut Context<Self>) {
+        let running = self.running.as_ref();
+        if running.is_some_and(|running| (running.turn, running.attempt) == run) {
+            self.finish(Why::Failed(overdue_error()), ctx);
+        }
     }
 
     fn take(&mut self, deltas: Vec<Delta>) {
