@@ -242,6 +242,7 @@ mod tests {
             message: "no".into(),
             retry_after: retry_after.map(Duration::from_secs),
             retryable: None,
+            too_long: None,
         }
     }
 

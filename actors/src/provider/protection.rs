@@ -367,6 +367,7 @@ fn unavailable(message: &str, wait: Duration) -> UpstreamError {
         message: message.to_owned(),
         retry_after: Some(wait),
         retryable: None,
+        too_long: None,
     }
 }
 

@@ -1,14 +1,15 @@
 //! What the repeats for one reply cost.
 //!
 //! A request that the upstream had work with, and that came to nothing, makes the next one a repeat:
-//! it is paid for out of what all replies share. Two are not: what follows an answer that blames our
-//! request, as that was no work; and the first continuation of a reply that has text, as there is
-//! one for a reply at most, and many replies that are cut at once must not be lost for it. What was
-//! paid comes back if the repeat ends the reply well, is not made, or is not waited for.
+//! it is paid for out of what all replies share. No work is an answer that blames our request, and,
+//! once for a reply, one that adds nothing to it. Nor is the first continuation of a reply that has
+//! text paid for: there is one for a reply at most, and many replies that are cut at once must not be
+//! lost for it. What was paid comes back if the repeat ends the reply well, is not made, or is not
+//! waited for.
 //!
-//! So of an upstream that fails each time only as many requests are made as there are replies, and of
-//! one that cuts each reply twice as many, but for what the budget holds; of one that helps with the
-//! third request for a reply, three times as many.
+//! So in the end an upstream that fails each time gets one request for a reply, one that cuts each
+//! time gets two, and one that helps with the third gets three, and a few more: what the budget holds
+//! at first, and what the clock and good replies bring.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use super::{
     watch::Watch,
 };
 use crate::provider::{
-    Delta, Generate, UpstreamError,
+    Delta, Generate, TooLong, UpstreamError, UpstreamErrorKind,
     attempts::{Attempts, Next, Reached},
     protection::{Counted, Protection},
 };
@@ -33,6 +33,8 @@ const BYTES_A_TOKEN: usize = 5;
 enum Ended {
     Well,
     Badly(UpstreamError),
+    /// It was to continue the reply, and added nothing.
+    Empty(UpstreamError),
 }
 
 /// What goes on over all requests of a reply.
@@ -78,25 +80,33 @@ impl Asking {
     async fn ask(&self, mut state: State) -> Result<(), Gone> {
         // Of many failures one is told: that which broke off the reply, else that of the model which
         // was asked for. A client can act upon these.
-        let mut told = None;
+        let mut told: Option<UpstreamError> = None;
+        let mut too_long = None;
         let end = loop {
             let place = state.attempts.model();
             let before = state.passage.reached();
             let error = match self.request(&mut state).await? {
                 Ended::Well => break Ok(()),
-                Ended::Badly(error) => error,
+                Ended::Badly(error) | Ended::Empty(error) => error,
             };
             tracing::debug!(
                 kind = error.kind.code(),
                 place,
                 "a request for a reply failed"
             );
+            if error.kind == UpstreamErrorKind::ContextTooLong && too_long.is_none() {
+                let (model, message) = (self.model(place), error.message.clone());
+                too_long = Some(Arc::new(TooLong { model, message }));
+            }
             let broke_off = state.passage.reached() > Reached::Nothing;
             if before == Reached::Nothing && (broke_off || place == 0 || told.is_none()) {
                 told = Some(error.clone());
             }
             if !self.goes_on(&error, &mut state).await? {
-                break Err(told.unwrap_or(error));
+                break Err(UpstreamError {
+                    too_long,
+                    ..told.unwrap_or(error)
+                });
             }
         };
         if end.is_ok() {
@@ -149,7 +159,7 @@ impl Asking {
             Ok(()) if state.passage.is_empty_continuation() && !state.said_whole => {
                 // Cut right before its finish reason, or not understood: a second answer tells.
                 state.said_whole = true;
-                Ended::Badly(failure::failed("added nothing to a reply that broke off"))
+                Ended::Empty(failure::failed("added nothing to a reply that broke off"))
             }
             Ok(()) => match state.passage.close() {
                 Ok(held) => {
