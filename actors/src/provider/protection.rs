@@ -471,3 +471,6 @@ impl Drop for Call {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
