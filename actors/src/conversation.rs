@@ -235,6 +235,8 @@ struct Asked {
     context_tokens: u32,
     /// What it takes to ask once more; none: it was, or the reply has begun.
     again: Option<Waiting>,
+    /// How the model failed that was asked for, while one after it is asked with a shorter prompt.
+    told: Option<crate::provider::UpstreamError>,
 }
 
 /// Where the upstream call of the running turn is.

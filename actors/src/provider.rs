@@ -167,6 +167,18 @@ pub struct UpstreamError {
     /// The upstream's own word on whether a repeat can help.
     #[serde(skip)]
     pub retryable: Option<bool>,
+    /// One of the models that were asked found the prompt too long, whatever came of the others.
+    #[serde(skip)]
+    pub too_long: Option<Arc<TooLong>>,
+}
+
+/// A model's answer that the prompt is longer than its context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLong {
+    /// The model that was asked.
+    pub model: Arc<str>,
+    /// The upstream's words, which may state how much it takes.
+    pub message: String,
 }
 
 /// An upstream by name.

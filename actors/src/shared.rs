@@ -154,6 +154,7 @@ impl Home {
                 message: "No model provider is configured: set OPENROUTER_API_KEY".into(),
                 retry_after: None,
                 retryable: None,
+                too_long: None,
             })),
         }
     }

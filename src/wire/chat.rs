@@ -54,6 +54,9 @@ impl Named {
 /// Longest `user_id` and `character_id`, in bytes.
 pub const OPAQUE_ID_BYTES_MAX: usize = 256;
 
+/// Longest name of a model, in bytes: names that clients made up are remembered, too, for a while.
+pub const MODEL_BYTES_MAX: usize = 256;
+
 /// The instructions where nobody gives any.
 pub const BUILT_IN_SYSTEM_PROMPT: &str = "You are a warm and attentive companion. You remember \
     what the user has told you in this conversation and refer to it naturally. You answer in the \
@@ -182,7 +185,7 @@ impl ChatRequest {
             messages,
             system,
             model: fields
-                .filled("model")
+                .bounded("model", MODEL_BYTES_MAX)
                 .or_else(|| models.first().cloned())
                 .unwrap_or_else(|| defaults.model.clone()),
             fallbacks: match models.is_empty() {
@@ -295,7 +298,12 @@ fn models_of(fields: &mut Fields<'_>) -> Vec<String> {
     else {
         return Vec::new();
     };
-    match serde_json::from_str(raw.get()) {
+    match serde_json::from_str::<Vec<String>>(raw.get()) {
+        Ok(models) if models.iter().any(|model| model.len() > MODEL_BYTES_MAX) => {
+            let msg = format!("Each string should have at most {MODEL_BYTES_MAX} bytes");
+            fields.wrong("models", "string_too_long", msg);
+            Vec::new()
+        }
         Ok(models) => models,
         Err(_no_strings) => {
             fields.wrong("models", "list_type", "Input should be a list of strings");

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     branch,
-    chat::{Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
+    chat::{MODEL_BYTES_MAX, Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
     document::{bytes_of, instant, messages},
     fields::Fields,
     idempotency,
@@ -364,7 +364,7 @@ fn choice_of(fields: &mut Fields<'_>) -> PromptChoice {
         user_id: fields.bounded("user_id", OPAQUE_ID_BYTES_MAX),
         character_id: fields.bounded("character_id", OPAQUE_ID_BYTES_MAX),
         system_prompt: fields.filled("system_prompt"),
-        model: fields.filled("model"),
+        model: fields.bounded("model", MODEL_BYTES_MAX),
     }
 }
 

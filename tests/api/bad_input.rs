@@ -769,3 +769,23 @@ async fn random_requests_are_answered_or_refused_in_the_one_shape() {
     assert_eq!(app.get("/health").await.status(), 200);
     app.assert_nothing_left().await;
 }
+
+#[tokio::test]
+async fn a_models_name_has_a_bound() {
+    let app = TestApp::start().await;
+    let long = "m".repeat(257);
+    for (member, value) in [("model", json!(long)), ("models", json!(["sim/", long]))] {
+        let response = app.post("/chat", chat_with(member, &value)).await;
+        let body = refused(response, 422, "invalid_request").await;
+        assert_eq!(body["detail"][0]["loc"][1], member, "{body}");
+    }
+    let mut socket = app.socket().await;
+    socket
+        .send(json!({"type": "message", "conversation_id": "c1", "message": "hi", "model": long}))
+        .await;
+    let told = socket.until("error").await;
+    let error = told.last().unwrap();
+    assert!(error.to_string().contains("model"), "{error}");
+    drop(socket);
+    assert_unharmed(&app).await;
+}

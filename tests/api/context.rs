@@ -119,6 +119,79 @@ async fn a_prompt_that_the_upstream_finds_too_long_is_cut_and_sent_once_more() {
 }
 
 #[tokio::test]
+async fn a_stated_length_that_changes_nothing_is_not_believed() {
+    let app = TestApp::start().await;
+    told(&app).await;
+    // By our estimate the prompt has room in it.
+    let stated = "This model's maximum context length is 4000 tokens. However, you requested 4100.";
+    app.simulator.script(too_long(stated));
+
+    let answer = app.post("/chat", telling("now", 10)).await;
+
+    assert_eq!(answer.status(), 200);
+    let requests = app.simulator.take_requests();
+    assert_eq!(requests.len(), 2);
+    assert!(prompt(&requests[1]).len() < prompt(&requests[0]).len());
+}
+
+#[tokio::test]
+async fn a_fallback_with_a_smaller_context_gets_a_prompt_that_fits() {
+    let app = TestApp::start().await;
+    told(&app).await;
+    let stated = "This model's maximum context length is 400 tokens. However, you requested 900.";
+    let failed = || Script::from("fault=status:500");
+    for script in [failed(), failed(), too_long(stated)] {
+        app.simulator.script(script);
+    }
+    let mut body = telling("now", 10);
+    body["model"] = "sim/key=large".into();
+    body["models"] = json!(["sim/key=small"]);
+
+    let answer = app.post("/chat", body.clone()).await;
+
+    assert_eq!(answer.status(), 200);
+    let requests = app.simulator.take_requests();
+    let models = requests
+        .iter()
+        .map(|it| it.json().unwrap()["model"].clone());
+    let models: Vec<_> = models.collect();
+    assert_eq!(
+        models,
+        [
+            "sim/key=large",
+            "sim/key=large",
+            "sim/key=small",
+            "sim/key=small"
+        ]
+    );
+    let sent = [prompt(&requests[2]), prompt(&requests[3])];
+    assert!(sent[1].len() < sent[0].len() && sent[0].ends_with(&sent[1]));
+    assert!(sent[1].len() > 1, "what has room stays");
+
+    // The first one, asked by itself, has the history that it has room for.
+    body["messages"][0]["content"] = "then".into();
+    assert_eq!(app.post("/chat", body.clone()).await.status(), 200);
+    let requests = app.simulator.take_requests();
+    assert!(prompt(&requests[0]).len() > sent[1].len());
+
+    // A shorter prompt does not help: what the model that was asked for said is told.
+    for script in [
+        failed(),
+        failed(),
+        too_long(stated),
+        failed(),
+        failed(),
+        failed(),
+    ] {
+        app.simulator.script(script);
+    }
+    body["messages"][0]["content"] = "again".into();
+    body["models"] = json!(["sim/key=other"]);
+    refused(app.post("/chat", body).await, 502, "upstream_failed").await;
+    assert_eq!(app.simulator.scripts_left(), 0);
+}
+
+#[tokio::test]
 async fn a_prompt_that_stays_too_long_fails_after_the_second_try() {
     let app = TestApp::start().await;
     told(&app).await;

@@ -6,7 +6,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::time::timeout;
 
 use super::{
-    Appending, Begun, Conversation, History, Parked, Pending, Recovering, Then, answer,
+    Appending, Begun, Conversation, History, Parked, Pending, Recovering, Running, Then, answer,
     command::{Adopting, Listener, Reply, Started, Took},
     document::Document,
     event::Outcome,
@@ -242,7 +242,7 @@ impl Conversation {
                 }
                 Then::Accepted { ordinal, reply, .. } => {
                     refused.push(ordinal);
-                    self.forget_turn(ordinal);
+                    self.forget_turn(ordinal, ctx);
                     answer(reply, Err(EngineError::StorageUnavailable.into()));
                 }
             }
@@ -296,7 +296,7 @@ impl Conversation {
     }
 
     /// Takes back a turn that the log did not take; dropping the call cancels it.
-    fn forget_turn(&mut self, ordinal: u64) {
+    fn forget_turn(&mut self, ordinal: u64, ctx: &mut Context<Self>) {
         self.streams.remove(ordinal);
         self.claims.retain(|claim| claim.ordinal != ordinal);
         for follower in self.take_followers(ordinal) {
@@ -306,12 +306,10 @@ impl Conversation {
         self.pending.retain(|pending| {
             !matches!(pending.then, Then::Ended { ordinal: ended, .. } if ended == ordinal)
         });
-        if self
-            .running
-            .as_ref()
-            .is_some_and(|running| running.ordinal == ordinal)
-        {
-            self.running = None;
+        let runs = |running: &mut Box<Running>| running.ordinal == ordinal;
+        let deadline = self.running.take_if(runs).and_then(|it| it.deadline);
+        if let Some(deadline) = deadline {
+            ctx.cancel_future(deadline);
         }
     }
 

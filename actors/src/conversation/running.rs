@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::EngineError,
+    id::TurnId,
     json_text::JsonText,
     limits::MODELS_MAX,
     log::Partial,
@@ -72,6 +73,7 @@ impl Conversation {
             stream.start(model.clone());
         }
         let limit = self.shared.config.turn_deadline;
+        let run = (next.turn, next.attempt);
         self.running = Some(Box::new(Running {
             ordinal: next.ordinal,
             turn: next.turn,
@@ -88,12 +90,13 @@ impl Conversation {
                 prompt_bytes: 0,
                 context_tokens,
                 again: Some(next),
+                told: None,
             },
             finish: None,
             usage: None,
             writers: Vec::new(),
             tool_calls: super::ToolCalls::default(),
-            deadline: Some(ctx.run_later(limit, Self::overdue)),
+            deadline: Some(ctx.run_later(limit, move |act, ctx| act.overdue(run, ctx))),
         }));
         self.ask(body, models, ctx);
         self.mind_listeners(ctx);
@@ -141,29 +144,47 @@ impl Conversation {
         let Some(running) = self.running.as_mut() else {
             return Shorter::No;
         };
-        if refusal.kind != UpstreamErrorKind::ContextTooLong || running.first_token.is_some() {
+        let Some(too_long) = &refusal.too_long else {
+            return Shorter::No;
+        };
+        if running.first_token.is_some() {
             return Shorter::No;
         }
         let Some(next) = running.asked.again.take() else {
             return Shorter::No;
         };
         let (assumed, before) = (running.asked.context_tokens, running.asked.prompt_bytes);
-        let stated = context::stated_length(&refusal.message).filter(|stated| *stated < assumed);
+        let stated = context::stated_length(&too_long.message).filter(|stated| *stated < assumed);
         if let Some(stated) = stated {
-            self.shared.learn_context(&next.parameters.model, stated);
+            self.shared.learn_context(&too_long.model, stated);
         }
-        // Without a length below ours, half of what was sent: our estimate is too low for this model.
+        let known = Some(self.shared.context_tokens(&too_long.model));
+        let known = known.filter(|known| *known < assumed);
+        // Without a length that makes it shorter, half of what was sent: our estimate is too low for
+        // this model.
         let half = u32::try_from(before / (2 * BYTES_A_TOKEN)).unwrap_or(u32::MAX);
         let half = half
             .saturating_add(next.parameters.max_tokens)
             .min(assumed / 2);
-        let body = self.prompt(&next, stated.unwrap_or(half));
-        if body.json().len() >= before {
+        let lengths = [stated, known, Some(half)].into_iter().flatten();
+        let body = lengths
+            .map(|length| self.prompt(&next, length))
+            .find(|body| body.json().len() < before);
+        let Some(body) = body else {
             return Shorter::No;
-        }
-        tracing::info!(conversation = %self.id, assumed, stated, "a prompt was too long: asking once more with less of the history");
+        };
+        tracing::info!(conversation = %self.id, model = %too_long.model, assumed, stated, "a prompt was too long: asking once more with less of the history");
         self.shared.metrics.prompts_cut.inc();
-        self.ask(body, models(&next.parameters), ctx);
+        // Those before it have failed otherwise.
+        let mut models = models(&next.parameters);
+        let place = models.iter().position(|model| *model == too_long.model);
+        models.drain(..place.unwrap_or_default());
+        if let Some(running) = &mut self.running
+            && refusal.kind != UpstreamErrorKind::ContextTooLong
+        {
+            running.asked.told = Some(refusal.clone());
+        }
+        self.ask(body, models, ctx);
         Shorter::Asked
     }
 
@@ -185,8 +206,12 @@ impl Conversation {
         prompt::assemble(&next.parameters, history, new, context_tokens)
     }
 
-    fn overdue(&mut self, ctx: &mut Context<Self>) {
-        self.finish(Why::Failed(overdue_error()), ctx);
+    /// The deadline of this run has passed; another one has its own.
+    fn overdue(&mut self, run: (TurnId, u32), ctx: &mut Context<Self>) {
+        let running = self.running.as_ref();
+        if running.is_some_and(|running| (running.turn, running.attempt) == run) {
+            self.finish(Why::Failed(overdue_error()), ctx);
+        }
     }
 
     fn take(&mut self, deltas: Vec<Delta>) {
@@ -249,11 +274,19 @@ impl Conversation {
         }
         let (ordinal, turn, attempt) = (running.ordinal, running.turn, running.attempt);
         let finish = running.finish.take();
+        // What comes behind its finish reason is no part of the reply: it is whole.
+        let why = match finish {
+            Some(_) => Why::Complete,
+            None => why,
+        };
         let usage = running.usage.take();
         let tool_calls = std::mem::take(&mut running.tool_calls);
         let writers = std::mem::take(&mut running.writers);
         let tool_calls = match &why {
-            Why::Complete => tool_calls.finish(),
+            Why::Complete => {
+                let reason = finish.as_ref().map(|(reason, _)| reason.as_str());
+                tool_calls.finish(reason.unwrap_or(UNKNOWN))
+            }
             // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
             Why::Failed(_) | Why::Cancelled | Why::Abandoned | Why::Interrupted(_) => None,
         };
@@ -376,7 +409,10 @@ impl Conversation {
             && wanted(running.turn)
             && !matches!(running.call, Call::Over)
         {
-            turns.insert(0, running.turn);
+            // One that has its finish reason is whole: its end need not be waited for, no more.
+            if running.finish.is_none() {
+                turns.insert(0, running.turn);
+            }
             self.finish(Why::Cancelled, ctx);
         }
         self.flush(ctx);
@@ -510,6 +546,7 @@ fn overdue_error() -> EngineError {
         message: "The model did not finish in time".into(),
         retry_after: None,
         retryable: None,
+        too_long: None,
     })
 }
 
@@ -559,7 +596,11 @@ impl Handler<Progress> for Conversation {
                     .get_or_create(&labels)
                     .inc();
                 if self.ask_shorter(&error, ctx) == Shorter::No {
-                    self.finish(Why::Failed(error.into()), ctx);
+                    let running = self.running.as_mut();
+                    let told = running
+                        .filter(|running| running.first_token.is_none())
+                        .and_then(|running| running.asked.told.take());
+                    self.finish(Why::Failed(told.unwrap_or(error).into()), ctx);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::provider::RawJson;
 
@@ -77,8 +77,17 @@ impl ToolCalls {
     }
 
     /// The calls as a message holds them; none if there are none.
+    ///
+    /// A call whose arguments are not whole is left out: the reply was cut within it, and no prompt
+    /// may hold a call in pieces. A function without parameters may be called without arguments.
     #[must_use]
-    pub fn finish(mut self) -> Option<RawJson> {
+    pub fn finish(mut self, finish_reason: &str) -> Option<RawJson> {
+        let called = matches!(finish_reason, "tool_calls" | "function_call" | "stop");
+        self.0.retain(|_, call| {
+            let arguments = call.function.arguments.as_str();
+            let is_whole = serde_json::from_str::<IgnoredAny>(arguments).is_ok();
+            is_whole || (called && arguments.is_empty())
+        });
         if self.0.is_empty() {
             return None;
         }
@@ -133,9 +142,27 @@ mod tests {
             calls.add(&raw(fragment));
         }
         assert_eq!(
-            calls.finish().unwrap().get(),
+            calls.finish("tool_calls").unwrap().get(),
             r#"[{"id":"call_a1","type":"function","function":{"name":"get_time","arguments":"{\"zone\":\"UTC\"}"}},{"id":"call_b2","type":"function","function":{"name":"ping","arguments":"{}"}}]"#
         );
+    }
+
+    #[test]
+    fn a_call_in_pieces_is_left_out() {
+        let cut = |reason: &str| {
+            let mut calls = ToolCalls::default();
+            calls.add(&raw(r#"[{"index":0,"id":"a","function":{"name":"ping"}},
+                    {"index":1,"id":"b","function":{"name":"f","arguments":"[1,"}},
+                    {"index":2,"id":"c","function":{"name":"f","arguments":"[1]"}}]"#));
+            let calls = calls.finish(reason)?;
+            let calls: Vec<serde_json::Value> = serde_json::from_str(calls.get()).ok()?;
+            let ids = calls
+                .iter()
+                .map(|call| call["id"].as_str().map(str::to_owned));
+            ids.collect::<Option<Vec<_>>>()
+        };
+        assert_eq!(cut("tool_calls").unwrap(), ["a", "c"]);
+        assert_eq!(cut("length").unwrap(), ["c"]);
     }
 
     #[test]
@@ -152,6 +179,6 @@ mod tests {
     fn without_calls_there_is_no_member() {
         let mut calls = ToolCalls::default();
         calls.add(&raw(r#""odd""#));
-        assert_eq!(calls.finish(), None);
+        assert_eq!(calls.finish("stop"), None);
     }
 }

@@ -65,6 +65,9 @@ const TRIES: u32 = 2;
 /// Requests of the last model.
 const TRIES_LAST: u32 = 3;
 
+/// So often a reply that has text waits for a model that is left alone, or has no room.
+const WAITS_MOST: u32 = 4;
+
 /// How far a reply has come, over all requests for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reached {
@@ -112,6 +115,8 @@ pub struct Attempts {
     tries: u32,
     /// Requests in all.
     made: u32,
+    /// Waits of a reply that has text for a request that was not let out.
+    waits: u32,
 }
 
 impl Attempts {
@@ -124,6 +129,7 @@ impl Attempts {
             model: 0,
             tries: 0,
             made: 0,
+            waits: 0,
         }
     }
 
@@ -168,6 +174,13 @@ impl Attempts {
                 let model = self.model;
                 Next::Ask { model, after }
             }
+            // There is a text that somebody reads, and nobody else to go on with it.
+            Cue::Elsewhere if is_last && self.waits_out(error, reached) => {
+                self.waits += 1;
+                let after = self.own_wait(luck) + asked;
+                let model = self.model;
+                Next::Ask { model, after }
+            }
             Cue::Again | Cue::Elsewhere if is_last => Next::GiveUp,
             Cue::Again | Cue::Elsewhere => {
                 self.model += 1;
@@ -178,6 +191,16 @@ impl Attempts {
                 }
             }
         }
+    }
+
+    /// Whether it waits until the model may be asked: it was not, and others of its calls, cut at the
+    /// same moment, may be why.
+    fn waits_out(&self, error: &UpstreamError, reached: Reached) -> bool {
+        let longest = self.policy.waits.asked_longest;
+        error.kind == UpstreamErrorKind::Unavailable
+            && reached == Reached::Text
+            && error.retry_after.is_some_and(|asked| asked <= longest)
+            && self.waits < WAITS_MOST
     }
 
     /// Doubles with each try; the upper half of it is left to luck.
@@ -219,6 +242,7 @@ mod tests {
             message: "no".into(),
             retry_after: retry_after.map(Duration::from_secs),
             retryable: None,
+            too_long: None,
         }
     }
 
@@ -305,6 +329,35 @@ mod tests {
         let next = attempts.failed(&asked, Reached::Nothing, 0.0);
         let after = Duration::ZERO;
         assert_eq!(next, Next::Ask { model: 1, after });
+    }
+
+    #[test]
+    fn a_reply_that_has_text_waits_for_the_last_model_a_few_times() {
+        let mut attempts = Attempts::new(RetryPolicy::default(), 2);
+        attempts.asked();
+        let stopped = error(UpstreamErrorKind::Unavailable, Some(5));
+        let next = attempts.failed(&stopped, Reached::Text, 0.0);
+        let after = Duration::ZERO;
+        assert_eq!(
+            next,
+            Next::Ask { model: 1, after },
+            "another one is asked first"
+        );
+        for _ in 0..WAITS_MOST {
+            let Next::Ask { model: 1, after } = attempts.failed(&stopped, Reached::Text, 0.5)
+            else {
+                panic!("no more");
+            };
+            assert!(after > Duration::from_secs(5), "{after:?}");
+        }
+        assert_eq!(attempts.failed(&stopped, Reached::Text, 0.5), Next::GiveUp);
+        let mut attempts = Attempts::new(RetryPolicy::default(), 1);
+        attempts.asked();
+        let long = error(UpstreamErrorKind::Unavailable, Some(11));
+        assert_eq!(attempts.failed(&long, Reached::Text, 0.5), Next::GiveUp);
+        for reached in [Reached::Nothing, Reached::Reasoning] {
+            assert_eq!(attempts.failed(&stopped, reached, 0.5), Next::GiveUp);
+        }
     }
 
     proptest! {

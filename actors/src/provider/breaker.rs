@@ -107,6 +107,8 @@ pub struct Breaker {
     life: u64,
     /// Times that it opened since calls went well.
     openings: u32,
+    /// When a call was last let through, or ended.
+    used: Instant,
 }
 
 impl Breaker {
@@ -120,6 +122,7 @@ impl Breaker {
             state: State::Closed { on_trial: false },
             life: 0,
             openings: 0,
+            used: now,
         }
     }
 
@@ -145,7 +148,20 @@ impl Breaker {
     /// Whether it knows nothing that would be missed.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
-        matches!(self.state, State::Closed { on_trial: false }) && self.counted(now).0 == 0
+        let is_blank =
+            matches!(self.state, State::Closed { on_trial: false }) && self.counted(now).0 == 0;
+        is_blank || self.is_forgotten(now)
+    }
+
+    /// What it knows is too old to mean anything: it may have been open as long as it ever is, and
+    /// nobody has asked since.
+    fn is_forgotten(&self, now: Instant) -> bool {
+        let until = match self.state {
+            State::Open { until } => until,
+            State::HalfOpen { probe } => probe + PROBE_WAIT,
+            State::Closed { .. } => self.used,
+        };
+        now > until.max(self.used) + self.policy.open_longest
     }
 
     /// Lets a call through, or says how long to wait.
@@ -162,6 +178,7 @@ impl Breaker {
                 true
             }
         };
+        self.used = now;
         Ok(Admitted {
             life: self.life,
             is_probe,
@@ -180,6 +197,7 @@ impl Breaker {
         if admitted.life != self.life {
             return;
         }
+        self.used = now;
         match (self.state, end) {
             (State::HalfOpen { .. }, CallEnd::Well) => self.close(),
             (State::HalfOpen { .. } | State::Closed { on_trial: true }, CallEnd::Badly) => {
@@ -327,6 +345,22 @@ mod tests {
         assert_eq!(breaker.state(later + seconds(10)), BreakerState::Closed);
         call(&mut breaker, CallEnd::Badly, later + seconds(10));
         assert_eq!(breaker.state(later + seconds(10)), BreakerState::Closed);
+    }
+
+    #[test]
+    fn one_that_nobody_asks_any_more_is_forgotten_in_whatever_state() {
+        let now = Instant::now();
+        let longest = BreakerPolicy::default().open_longest;
+        let open = opened(now);
+        assert!(!open.is_idle(now + seconds(5) + longest));
+        assert!(open.is_idle(now + seconds(6) + longest));
+        let mut probed = opened(now);
+        let probe = probed.admit(now + seconds(5)).unwrap();
+        assert!(!probed.is_idle(now + seconds(5) + PROBE_WAIT));
+        assert!(probed.is_idle(now + seconds(6) + PROBE_WAIT + longest));
+        probed.ended(probe, CallEnd::Well, now + seconds(9));
+        assert!(!probed.is_idle(now + seconds(9) + longest), "on trial");
+        assert!(probed.is_idle(now + seconds(10) + longest));
     }
 
     #[test]

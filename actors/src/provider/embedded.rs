@@ -148,6 +148,7 @@ fn refusal(error: &serde_json::Error) -> UpstreamError {
         message: format!("The request is not a chat completion: {error}"),
         retry_after: None,
         retryable: None,
+        too_long: None,
     }
 }
 

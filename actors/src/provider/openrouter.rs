@@ -10,6 +10,7 @@ pub use self::config::{Deadlines, OpenRouterConfig, OpenRouterConfigError};
 use self::{asking::Asking, config::Endpoint};
 use super::{Generate, Generation, protection::Protection};
 
+mod account;
 mod asking;
 mod call;
 pub mod chunk;

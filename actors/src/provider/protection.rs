@@ -158,7 +158,7 @@ impl Protection {
             )),
             queued: AtomicUsize::new(0),
             shared: Mutex::new(Shared {
-                budget: RetryBudget::new(policy.repeats),
+                budget: RetryBudget::new(policy.repeats, Instant::now()),
                 reach: Breaker::new(policy.breaker, Instant::now()),
                 models: HashMap::new(),
             }),
@@ -189,22 +189,18 @@ impl Protection {
         })
     }
 
-    /// Pays for a repeat; `false`: it must not be made.
-    pub(super) fn pay(&self) -> bool {
-        let paid = self.lock().budget.pay();
-        if !paid {
-            self.counts.refused_budget.fetch_add(1, Ordering::Relaxed);
+    /// Pays for a repeat; none: it must not be made.
+    pub(super) fn pay(self: &Arc<Self>) -> Option<Payment> {
+        if self.lock().budget.pay(Instant::now()) {
+            return Some(Payment(Some(self.clone())));
         }
-        paid
+        self.counts.refused_budget.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
-    /// A reply ended well, after so many repeats that were worth it.
-    pub(super) fn ended_well(&self, repeats: u32) {
-        let budget = &mut self.lock().budget;
-        match repeats {
-            0 => budget.earned(),
-            repeats => (0..repeats).for_each(|_| budget.pay_back()),
-        }
+    /// A reply needed no repeat.
+    pub(super) fn earned(&self) {
+        self.lock().budget.earned();
     }
 
     pub(super) fn count(&self, counted: Counted) {
@@ -226,6 +222,8 @@ impl Protection {
         let mut stopped: Vec<_> = shared
             .models
             .iter()
+            // One that nobody has asked for since is not left alone: it is forgotten.
+            .filter(|(_, it)| !it.breaker.is_idle(now))
             .map(|(model, it)| (model.clone(), it.breaker.state(now)))
             .filter(|(_, state)| *state != BreakerState::Closed)
             .collect();
@@ -236,7 +234,7 @@ impl Protection {
                 .calls
                 .saturating_sub(self.room.available_permits()),
             queued: self.queued.load(Ordering::Relaxed),
-            repeats_left: shared.budget.repeats(),
+            repeats_left: shared.budget.repeats(now),
             reach: shared.reach.state(now),
             stopped,
             retries: read(&self.counts.retries),
@@ -369,6 +367,7 @@ fn unavailable(message: &str, wait: Duration) -> UpstreamError {
         message: message.to_owned(),
         retry_after: Some(wait),
         retryable: None,
+        too_long: None,
     }
 }
 
@@ -385,6 +384,26 @@ impl Drop for Place<'_> {
 struct Entered {
     reach: Admitted,
     of_model: Option<Admitted>,
+}
+
+/// What was paid for a repeat. Dropping it gives it back: the repeat helped, or was not made, or
+/// nobody waited for it.
+#[derive(Debug)]
+pub(super) struct Payment(Option<Arc<Protection>>);
+
+impl Payment {
+    /// The repeat helped nothing.
+    pub(super) fn lose(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Payment {
+    fn drop(&mut self) {
+        if let Some(protection) = &self.0 {
+            protection.lock().budget.pay_back();
+        }
+    }
 }
 
 /// How a call went, for both breakers.
@@ -406,6 +425,13 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The upstream answers, whatever it says: it can be reached.
+    pub(super) fn reached(&self) {
+        if let Some(entered) = self.breakers {
+            self.protection.lock().reach.answered(entered.reach);
+        }
+    }
+
     /// Its first token came.
     pub(super) fn answered(&self) {
         if let Some(entered) = self.breakers {
@@ -445,3 +471,6 @@ impl Drop for Call {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

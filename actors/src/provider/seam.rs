@@ -8,6 +8,15 @@
 /// and their endings come twice (`ha ha`, `very, very`); some words in a row hardly ever do.
 pub const OVERLAP_LEAST: usize = 12;
 
+/// A shorter one is dropped if it is a whole word of so many letters,
+const WORD_LEAST: usize = 5;
+
+/// or some whole words that have so many,
+const WORDS_LEAST: usize = 4;
+
+/// unless its last word stands in so many bytes before it, too: the reply says things twice.
+const REFRAIN: usize = 48;
+
 /// Telling characters that a repetition has at least: indents and rulers repeat without a meaning.
 const LETTERS_LEAST: usize = 4;
 
@@ -20,8 +29,12 @@ const WINDOW: usize = 2_048;
 /// A reply of up to so many bytes may be begun again whole; all of it is held back and dropped.
 const AGAIN_MOST: usize = 64 * 1024;
 
-/// So many equal bytes at the beginning tell a reply that is begun again from one that goes on.
+/// So many equal bytes at the beginning tell a reply that is begun again from one that goes on; half
+/// of a reply that is shorter than twice as many, if it broke off within a sentence.
 const AGAIN_LEAST: usize = 48;
+
+/// Then at least so many whole words are equal.
+const AGAIN_WORDS: usize = 2;
 
 /// What is to be done with the beginning of a continuation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,18 +131,18 @@ fn verdict(accepted: &str, held: &str, over: bool) -> Verdict {
     {
         return Verdict::Hold;
     }
-    let mut overlap = 0;
-    for (at, tail) in tails(told) {
-        if tail.len() > said.len() {
-            if !over && tail.starts_with(said) && counts(told, at) {
-                return Verdict::Hold;
-            }
-        } else if overlap == 0 && said.starts_with(tail) && counts(told, at) {
-            // The longest comes first.
-            overlap = tail.len();
+    let Some(mut overlap) = repeated(told, said, over) else {
+        return Verdict::Hold;
+    };
+    if let Some(behind) = behind_ellipsis(told, said) {
+        // It is a mark of the seam if the end is repeated behind it; else it may be meant.
+        match repeated(told, behind, over) {
+            None => return Verdict::Hold,
+            Some(0) => {}
+            Some(more) => overlap = said.len() - behind.len() + more,
         }
     }
-    if overlap == 0 && is_begun_again(told, said) {
+    if overlap == 0 && is_begun_again(told, held, line_ends(accepted, held)) {
         return Verdict::Restarted;
     }
     let dropped = if overlap == 0 {
@@ -141,6 +154,51 @@ fn verdict(accepted: &str, held: &str, over: bool) -> Verdict {
         Some(space) => Verdict::Drop(dropped + space),
         None => Verdict::Hold,
     }
+}
+
+/// How many bytes at the beginning of `said` repeat the end of `told`; none: more must be seen.
+fn repeated(told: &str, said: &str, over: bool) -> Option<usize> {
+    let mut overlap = 0;
+    for (at, tail) in tails(told) {
+        if tail.len() > said.len() {
+            if !over && tail.starts_with(said) && counts(told, at) {
+                return None;
+            }
+        } else if overlap == 0 && said.starts_with(tail) && counts(told, at) {
+            // The longest comes first.
+            if !is_word_end(told, at) {
+                overlap = tail.len();
+                continue;
+            }
+            match said[tail.len()..].chars().next() {
+                None if !over => return None,
+                Some(next) if next.is_alphanumeric() => {}
+                None | Some(_) => overlap = tail.len(),
+            }
+        }
+    }
+    Some(overlap)
+}
+
+/// Whether a repetition from `at` on must be followed by the end of a word: `river` is none of
+/// `riverside`.
+fn is_word_end(told: &str, at: usize) -> bool {
+    told.len() - at < OVERLAP_LEAST
+        && !told[..at].trim_start().is_empty()
+        && told.ends_with(char::is_alphanumeric)
+}
+
+/// What comes behind an ellipsis that `said` begins with, or may begin with.
+fn behind_ellipsis<'a>(told: &str, said: &'a str) -> Option<&'a str> {
+    if told.ends_with(['.', '…']) {
+        return None;
+    }
+    let behind = match said.strip_prefix('…') {
+        Some(behind) => behind,
+        None if matches!(said, "." | "..") => "",
+        None => said.strip_prefix("...")?,
+    };
+    Some(behind.trim_start())
 }
 
 /// The ends of a text that a continuation may repeat, longest first.
@@ -166,7 +224,29 @@ fn counts(told: &str, at: usize) -> bool {
         return letters >= LETTERS_LEAST && !again;
     }
     // The whole reply is its first words: who says them again has begun again.
-    told[..at].trim_start().is_empty() && letters >= FIRST_LEAST
+    if told[..at].trim_start().is_empty() {
+        return letters >= FIRST_LEAST;
+    }
+    let from_a_word =
+        tail.starts_with(char::is_alphanumeric) && !told[..at].ends_with(char::is_alphanumeric);
+    let (words, last) = words_of(tail);
+    let least = if words > 1 { WORDS_LEAST } else { WORD_LEAST };
+    from_a_word && letters >= least && !told[back(told, at)..at].contains(last)
+}
+
+/// How many words it has, and the last of them.
+fn words_of(text: &str) -> (usize, &str) {
+    let words = text.split(|it: char| !it.is_alphanumeric());
+    let words = words.filter(|word| !word.is_empty());
+    words.fold((0, ""), |(count, _), word| (count + 1, word))
+}
+
+/// So far before `at` is looked for a refrain.
+fn back(told: &str, at: usize) -> usize {
+    let least = at.saturating_sub(REFRAIN);
+    (least..=at)
+        .find(|place| told.is_char_boundary(*place))
+        .unwrap_or(at)
 }
 
 /// Letters, digits, and what else is no mark of ASCII: an emoji is a word.
@@ -189,19 +269,47 @@ fn is_periodic(text: &[u8]) -> bool {
     border * 2 >= text.len()
 }
 
-/// Whether it has begun the reply again, and left it.
-fn is_begun_again(told: &str, said: &str) -> bool {
-    let pairs = told.trim_start().chars().zip(said.chars());
-    let equal = pairs.take_while(|(told, said)| told == said);
-    let (mut bytes, mut letters) = (0, 0);
-    for (character, _) in equal {
-        bytes += character.len_utf8();
-        letters += usize::from(is_telling(character));
-        if bytes >= AGAIN_LEAST && letters >= LETTERS_LEAST {
-            return !is_periodic(&said.as_bytes()[..bytes]);
-        }
+/// Whether a sentence or a line may begin at the seam. Then it may well begin as the reply did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Within,
+    Between,
+}
+
+fn line_ends(accepted: &str, held: &str) -> Broken {
+    let told = prefix(accepted);
+    let said = held.trim_start();
+    let gap = [&accepted[told.len()..], &held[..held.len() - said.len()]];
+    let ends = told.ends_with(|it: char| !it.is_alphanumeric() && !matches!(it, ',' | ';' | '-'));
+    if ends || gap.iter().any(|gap| gap.contains('\n')) {
+        Broken::Between
+    } else {
+        Broken::Within
     }
-    false
+}
+
+/// Whether it has begun the reply again, and left it.
+fn is_begun_again(told: &str, held: &str, broken: Broken) -> bool {
+    let from = told.len() - told.trim_start().len();
+    let told = &told[from..];
+    let said = held.trim_start();
+    let pairs = told.chars().zip(said.chars());
+    let equal = pairs.take_while(|(told, said)| told == said);
+    let bytes: usize = equal.map(|(character, _)| character.len_utf8()).sum();
+    let equal = &said[..bytes];
+    let letters = equal.chars().filter(|it| is_telling(*it)).count();
+    let is_long = bytes >= AGAIN_LEAST;
+    let goes_on = |text: &str| text[bytes..].starts_with(char::is_alphanumeric);
+    let whole = if goes_on(told) || goes_on(said) {
+        equal.trim_end_matches(char::is_alphanumeric)
+    } else {
+        equal
+    };
+    let is_half = broken == Broken::Within
+        && bytes >= told.len().div_ceil(2)
+        && words_of(whole).0 >= AGAIN_WORDS
+        && counts(told, 0);
+    letters >= LETTERS_LEAST && (is_long || is_half) && !is_periodic(equal.as_bytes())
 }
 
 /// White space at the end of what was shown was not in the request: a continuation brings its own,
@@ -225,171 +333,4 @@ fn space(shown: &str, said: &str, over: bool) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// What is shown in the end, with the continuation in pieces of this size.
-    fn joined(accepted: &str, continuation: &str, size: usize) -> Result<String, Restarted> {
-        let mut seam = Seam::new(accepted.to_owned());
-        let mut shown = accepted.to_owned();
-        let mut characters = continuation.chars().peekable();
-        while characters.peek().is_some() {
-            let piece: String = characters.by_ref().take(size).collect();
-            shown += &seam.push(&piece)?;
-        }
-        shown += &seam.finish()?;
-        Ok(shown)
-    }
-
-    fn expect(accepted: &str, continuation: &str, shown: &str) {
-        for size in [1, 3, 1_000] {
-            let found = joined(accepted, continuation, size);
-            assert_eq!(
-                found.as_deref(),
-                Ok(shown),
-                "{accepted:?} + {continuation:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_continuation_that_goes_on_is_left_alone() {
-        for (accepted, rest) in [
-            ("We walked by the ri", "ver until dawn."),
-            ("We walked by the river", " and the river sang."),
-            ("It was very, very", ", very late."),
-            ("ha ha ha ha ha ha ha ha", " ha ha ha ha ha ha ha!"),
-            ("I", " am here."),
-            ("hel", "lo"),
-            ("1", "1 o'clock"),
-            (
-                "No, no, no, no, no, no, no, no, no",
-                ", no, no, no, no, no, no, no!",
-            ),
-            ("    a = 1\n    ", "b = 2"),
-            ("--------------------", "--------------------"),
-        ] {
-            expect(accepted, rest, &[accepted, rest].concat());
-        }
-    }
-
-    #[test]
-    fn a_repeated_clause_is_dropped() {
-        let accepted = "Good morning. I remember that you walked by the river";
-        let shown = "Good morning. I remember that you walked by the river until dawn.";
-        for continuation in [
-            " walked by the river until dawn.",
-            "walked by the river until dawn.",
-            " that you walked by the river until dawn.",
-            "\nI remember that you walked by the river until dawn.",
-            shown,
-        ] {
-            expect(accepted, continuation, shown);
-        }
-        expect("Hello", "Hello, my friend.", "Hello, my friend.");
-        expect(" Grüße", " Grüße, mein Freund.", " Grüße, mein Freund.");
-        expect(
-            "x </b>!\n\n a 👩‍👩‍👧",
-            "b>!\n\n a 👩‍👩‍👧 yes",
-            "x </b>!\n\n a 👩‍👩‍👧 yes",
-        );
-        expect(
-            "東京の川を歩いた",
-            "川を歩いた。夜明け",
-            "東京の川を歩いた。夜明け",
-        );
-    }
-
-    #[test]
-    fn white_space_at_the_seam_comes_once() {
-        expect("We walked by ", " the river.", "We walked by the river.");
-        expect("We walked by ", "the river.", "We walked by the river.");
-        expect("One.\n\n", "\n\nTwo.", "One.\n\nTwo.");
-        expect("\n", "\n\n\nOne.", "\n\n\nOne.");
-        expect("\n\n", "One.", "\n\nOne.");
-        expect("One.\n\n", "\nTwo.", "One.\n\nTwo.");
-        let accepted = "One thing and another. ";
-        expect(
-            accepted,
-            "thing and another.\nTwo.",
-            "One thing and another. \nTwo.",
-        );
-    }
-
-    #[test]
-    fn a_long_reply_that_is_begun_again_is_dropped_whole() {
-        let words: Vec<String> = (0..2_000).map(|number| format!(" word{number}")).collect();
-        let (accepted, whole) = (words[..1_500].concat(), words.concat());
-        assert!(accepted.len() > WINDOW);
-        assert_eq!(joined(&accepted, &whole, 100), Ok(whole));
-    }
-
-    #[test]
-    fn a_reply_that_is_begun_again_otherwise_cannot_be_joined() {
-        let accepted = "Good morning, dear friend of the river and the stars. How are you?";
-        let other = "Good morning, dear friend of the river and the stars. I am well.";
-        for size in [1, 7, 1_000] {
-            assert_eq!(joined(accepted, other, size), Err(Restarted));
-        }
-        let long = "x y z ".repeat(20_000);
-        let (once, again) = (format!("Once. {long}"), format!("Once. {long} no"));
-        for size in [1, 500] {
-            assert_eq!(joined(&once, &again, size), Err(Restarted));
-        }
-    }
-
-    #[test]
-    fn nothing_is_held_back_that_cannot_repeat() {
-        let mut seam = Seam::new("We walked by the river".to_owned());
-        assert_eq!(seam.push(" and").unwrap(), " and");
-        assert!(seam.is_decided());
-    }
-
-    #[test]
-    fn a_continuation_that_says_nothing_adds_nothing() {
-        expect("We walked by the river.", "", "We walked by the river.");
-        expect("We walked. ", " ", "We walked. ");
-    }
-
-    /// Words of which no two are equal, so that whatever comes twice was repeated.
-    fn words() -> impl Strategy<Value = Vec<String>> {
-        proptest::collection::vec("[a-zé]{1,4}", 8..60).prop_map(|words| {
-            let numbered = words.into_iter().enumerate();
-            numbered.map(|(at, word)| format!(" {word}{at}z")).collect()
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_a_model_repeats_is_shown_once(
-            words in words(), cut in any::<prop::sample::Index>(),
-            back in any::<prop::sample::Index>(), size in 1usize..20,
-        ) {
-            let whole = words.concat();
-            let boundaries: Vec<usize> = whole.char_indices().map(|(at, _)| at).skip(1).collect();
-            let cut = boundaries[cut.index(boundaries.len())];
-            let (accepted, rest) = whole.split_at(cut);
-            let starts: Vec<usize> = accepted.char_indices().map(|(at, _)| at).collect();
-            let from = starts[back.index(starts.len())];
-            // Shorter ones are not told from what is meant.
-            prop_assume!(accepted[from..].trim().len() >= OVERLAP_LEAST);
-            let shown = joined(accepted, &whole[from..], size);
-            prop_assert_eq!(shown.as_deref(), Ok(&*whole));
-            let exact = joined(accepted, rest, size);
-            prop_assert_eq!(exact.as_deref(), Ok(&*whole));
-        }
-
-        #[test]
-        fn new_text_is_never_changed_but_for_an_overlap(accepted in "[ab \n]{0,40}", rest in "[ab \n]{0,40}", size in 1usize..9) {
-            let shown = joined(&accepted, &rest, size).unwrap();
-            let new = shown.strip_prefix(&accepted).unwrap();
-            prop_assert!(rest.ends_with(new));
-            let dropped = rest[..rest.len() - new.len()].trim();
-            prop_assert!(dropped.is_empty() || accepted.trim_end().ends_with(dropped));
-            // How it came in pieces makes no difference.
-            prop_assert_eq!(&shown, &joined(&accepted, &rest, 1_000).unwrap());
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use idol_actors::{caller::Caller, conversation::command::CancelTurn, id::ConversationId};
-use idol_simulator::{Fault, Script, reply_text};
+use idol_simulator::{Fault, Script, ToolCall, reply_text};
 use serde_json::{Value, json};
 
 use super::{Seen, asked, impatient, keyed, turn};
@@ -320,11 +320,117 @@ async fn a_turn_that_is_cancelled_is_not_continued() {
 #[tokio::test]
 async fn the_largest_size_holds_for_a_reply_in_two_parts() {
     let app = Setup::new().set("MAX_REPLY_BYTES", "1024").start().await;
-    let model = "sim/tokens=400,seed=7,fault=cut,after=80,fail=1,prefix=continue";
+    let model = "sim/tokens=400,seed=7,fault=cut,after=79,fail=1,prefix=continue";
     let seen = turn(&app, Door::Stream, "c1", &[model]).await;
     assert_eq!(seen.finish_reason(), "length");
     assert_eq!(asked(&app)[model], 2);
     assert!(reply_text(7, 400).starts_with(&seen.text), "{seen:?}");
     let bytes = serde_json::to_string(&seen.text).unwrap().len() - 2;
     assert!((1_000..=1_024).contains(&bytes), "{bytes}");
+}
+
+#[tokio::test]
+async fn a_reply_that_breaks_off_is_continued_once_whatever_is_left_for_repeats() {
+    let app = Setup::new()
+        .set("OPENROUTER_RETRY_BUDGET", "0")
+        .set("OPENROUTER_BREAKER_PERCENT", "0")
+        .start()
+        .await;
+    for door in DOORS {
+        let once = keyed(
+            "tokens=20,seed=7,fault=cut,after=9,fail=1,prefix=continue",
+            door,
+        );
+        let seen = turn(&app, door, &format!("{door:?}"), &[&once]).await;
+        assert_eq!(seen.text, reply_text(7, 20), "{seen:?}");
+        assert_eq!(seen.finish_reason(), "stop");
+        let always = keyed("tokens=20,seed=7,fault=cut,after=2,prefix=continue", door);
+        let seen = turn(&app, door, &format!("{door:?}-cut"), &[&always]).await;
+        assert_eq!(seen.error()["code"], "upstream_failed");
+        assert_eq!(asked(&app)[&always], 2);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_always_cuts_is_asked_twice_for_a_reply_in_the_end() {
+    let app = Setup::new()
+        .set("OPENROUTER_RETRY_BUDGET", "4")
+        .set("OPENROUTER_BREAKER_PERCENT", "0")
+        .start()
+        .await;
+    let models: Vec<String> = (0..3)
+        .map(|key| format!("sim/tokens=6,seed=7,fault=cut,after=1,prefix=continue,key={key}"))
+        .collect();
+    let models: Vec<&str> = models.iter().map(String::as_str).collect();
+    for number in 0..10 {
+        turn(&app, Door::Stream, &format!("c{number}"), &models).await;
+    }
+    // Each has its own and one continuation; all others are paid for.
+    assert_eq!(app.simulator.counters().chat_requests, 20 + 4);
+}
+
+#[tokio::test]
+async fn a_call_of_a_tool_that_was_cut_is_not_kept() {
+    let app = TestApp::start().await;
+    let call = |id: &str, arguments: &str| ToolCall {
+        id: id.into(),
+        name: "get_time".into(),
+        arguments: vec![arguments.to_owned()],
+    };
+    for (conversation, options) in [
+        ("length", "tokens=2,finish=length"),
+        ("none", "tokens=2,finish=none"),
+    ] {
+        app.simulator.script(
+            Script::from(options)
+                .tool_call(call("call_a", "{\"zone\":\"UTC\"}"))
+                .tool_call(call("call_b", "{\"zone\":\"Eu")),
+        );
+        app.chat(conversation, "What time is it?").await;
+        let stored = app.document(conversation).await["messages"][1].clone();
+        let kept = stored["tool_calls"].as_array().unwrap();
+        assert_eq!(kept.len(), 1, "{stored}");
+        assert_eq!(kept[0]["id"], "call_a");
+    }
+    app.simulator
+        .script(Script::from("tokens=2,finish=length").tool_call(call("call_a", "{\"zo")));
+    app.chat("one", "What time is it?").await;
+    let stored = app.document("one").await["messages"][1].clone();
+    assert_eq!(stored["content"], reply_text(0, 2), "{stored}");
+    assert_eq!(stored.get("tool_calls"), None, "{stored}");
+}
+
+#[tokio::test]
+async fn a_stop_after_the_finish_reason_leaves_the_reply_as_it_is() {
+    let app = TestApp::start().await;
+    let gate = app.simulator.gate();
+    let chunk = json!({"choices": [{"delta": {"content": "Good night.", "tool_calls": [
+        {"index": 0, "id": "call_a", "type": "function",
+            "function": {"name": "sleep", "arguments": "{}"}},
+    ]}, "finish_reason": "tool_calls"}]});
+    let whole = Script::raw([format!("data: {chunk}\n\n"), "data: [DONE]\n\n".into()]);
+    app.simulator.script(whole.hold_at(1, &gate));
+    let mut events = app.stream(say("c1", "hello")).await;
+    until("the reply's text", async || {
+        let event = events.next().await.unwrap();
+        event.to_string().contains("Good night.").then_some(())
+    })
+    .await;
+    let command = CancelTurn {
+        caller: Caller::Anonymous,
+        turn: None,
+    };
+    let id = ConversationId::parse("c1").unwrap();
+    app.engine
+        .conversation(id, None)
+        .cancel(command)
+        .await
+        .unwrap();
+    let rest = events.all().await;
+    let done = rest.last().unwrap();
+    assert_eq!(done["finish_reason"], "tool_calls", "{rest:?}");
+    let reply = &app.document("c1").await["messages"][1];
+    assert_eq!(reply["finish_reason"], "tool_calls", "{reply}");
+    assert_eq!(reply["tool_calls"][0]["id"], "call_a", "{reply}");
+    app.assert_nothing_left().await;
 }

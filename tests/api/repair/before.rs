@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use idol_actors::provider::attempts::RetryWaits;
-use idol_simulator::{Options, Simulator, reply_text};
+use idol_actors::{
+    caller::Caller, conversation::command::CancelTurn, id::ConversationId,
+    provider::attempts::RetryWaits,
+};
+use idol_simulator::{Options, Script, Simulator, reply_text};
 
 use super::{asked, impatient, keyed, turn};
 use crate::{
     faults::doors::{DOORS, Door},
-    helpers::{Setup, TestApp, until},
+    helpers::{DEADLINE, Setup, TestApp, until},
 };
 
 #[tokio::test]
@@ -215,4 +218,44 @@ async fn repeats_that_help_nothing_come_to_an_end() {
     let state = app.engine.protection().unwrap().state();
     assert_eq!(state.repeats_left, 0);
     assert!(state.refused_budget > 0);
+}
+
+#[tokio::test]
+async fn a_request_that_no_model_takes_costs_the_others_nothing() {
+    let app = TestApp::start().await;
+    let before = app.engine.protection().unwrap().state().repeats_left;
+    let models: Vec<String> = (0..16)
+        .map(|key| format!("sim/fault=status:400,key={key}"))
+        .collect();
+    let models: Vec<&str> = models.iter().map(String::as_str).collect();
+    let seen = turn(&app, Door::Chat, "c1", &models).await;
+    assert_eq!(seen.error()["code"], "upstream_rejected");
+    assert_eq!(app.simulator.counters().chat_requests, 6);
+    let state = app.engine.protection().unwrap().state();
+    assert_eq!(state.repeats_left, before);
+}
+
+#[tokio::test]
+async fn a_stop_gives_back_what_was_paid_for_the_repeat_under_way() {
+    let app = TestApp::start().await;
+    let left = || app.engine.protection().unwrap().state().repeats_left;
+    let before = left();
+    let gate = app.simulator.gate();
+    app.simulator.script("fault=status:500");
+    app.simulator.script(Script::new().hold_headers(&gate));
+    let asked = turn(&app, Door::Stream, "c1", &["sim/"]);
+    let stopped = async {
+        gate.reached(1, DEADLINE).await.unwrap();
+        assert_eq!(left(), before - 1);
+        let id = ConversationId::parse("c1").unwrap();
+        let command = CancelTurn {
+            caller: Caller::Anonymous,
+            turn: None,
+        };
+        let conversation = app.engine.conversation(id, None);
+        conversation.cancel(command).await.unwrap();
+    };
+    let (seen, ()) = tokio::join!(asked, stopped);
+    assert_eq!(seen.finish_reason(), "cancelled");
+    until("what was paid", async || (left() == before).then_some(())).await;
 }

@@ -191,3 +191,35 @@ async fn a_call_that_waits_for_room_too_long_is_refused() {
     };
     tokio::join!(first, second);
 }
+
+#[tokio::test]
+async fn replies_of_one_model_that_are_cut_at_once_all_come_to_their_end() {
+    const REPLIES: u64 = 12;
+    let app = Setup::new()
+        .tuning(|tuning| tuning.breaker_open = Some(Duration::from_millis(500)))
+        .start()
+        .await;
+    let gate = app.simulator.gate();
+    for _ in 0..REPLIES {
+        let cut = Script::from("tokens=20,seed=7,fault=cut,after=9").hold_at(8, &gate);
+        app.simulator.script(cut);
+    }
+    let turns = (0..REPLIES).map(|number| {
+        let door = [Door::Stream, Door::Socket][usize::try_from(number % 2).unwrap()];
+        let app = &app;
+        async move {
+            let model = "sim/tokens=20,seed=7,prefix=continue";
+            let seen = turn(app, door, &format!("c{number}"), &[model]).await;
+            assert_eq!(seen.finish_reason(), "stop", "{seen:?}");
+            assert_eq!(seen.text, reply_text(7, 20), "{seen:?}");
+        }
+    });
+    let cut = async {
+        gate.reached(REPLIES, DEADLINE).await.unwrap();
+        gate.open();
+    };
+    tokio::join!(futures::future::join_all(turns), cut);
+    let state = app.engine.protection().unwrap().state();
+    assert_eq!(state.repaired, REPLIES, "{state:?}");
+    app.assert_nothing_left().await;
+}

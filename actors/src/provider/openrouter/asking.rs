@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    account::Account,
     call::{Gone, Outbox, call},
     config::Endpoint,
     failure,
@@ -12,7 +13,7 @@ use super::{
     watch::Watch,
 };
 use crate::provider::{
-    Delta, Generate, UpstreamError,
+    Delta, Generate, TooLong, UpstreamError, UpstreamErrorKind,
     attempts::{Attempts, Next, Reached},
     protection::{Counted, Protection},
 };
@@ -32,6 +33,8 @@ const BYTES_A_TOKEN: usize = 5;
 enum Ended {
     Well,
     Badly(UpstreamError),
+    /// It was to continue the reply, and added nothing.
+    Empty(UpstreamError),
 }
 
 /// What goes on over all requests of a reply.
@@ -43,10 +46,13 @@ struct State {
     deltas: Vec<Delta>,
     /// When all must be over.
     whole: Instant,
-    /// Repeats that were paid for: before the first token, and after it.
-    paid: (u32, u32),
+    account: Account,
+    /// The place of the model that was asked last.
+    last: usize,
     /// A model has said already that there is nothing to add.
     said_whole: bool,
+    /// The reply broke off, and was asked to be continued.
+    broke_off: bool,
 }
 
 impl Asking {
@@ -62,8 +68,10 @@ impl Asking {
             },
             deltas: Vec::new(),
             whole: Instant::now() + self.endpoint.deadlines.whole,
-            paid: (0, 0),
+            account: Account::new(Arc::clone(&self.protection)),
+            last: 0,
             said_whole: false,
+            broke_off: false,
         };
         // If the listener is gone, there is nothing left to stop.
         drop(self.ask(state).await);
@@ -72,32 +80,38 @@ impl Asking {
     async fn ask(&self, mut state: State) -> Result<(), Gone> {
         // Of many failures one is told: that which broke off the reply, else that of the model which
         // was asked for. A client can act upon these.
-        let mut told = None;
+        let mut told: Option<UpstreamError> = None;
+        let mut too_long = None;
         let end = loop {
             let place = state.attempts.model();
             let before = state.passage.reached();
             let error = match self.request(&mut state).await? {
                 Ended::Well => break Ok(()),
-                Ended::Badly(error) => error,
+                Ended::Badly(error) | Ended::Empty(error) => error,
             };
             tracing::debug!(
                 kind = error.kind.code(),
                 place,
                 "a request for a reply failed"
             );
+            if error.kind == UpstreamErrorKind::ContextTooLong && too_long.is_none() {
+                let (model, message) = (self.model(place), error.message.clone());
+                too_long = Some(Arc::new(TooLong { model, message }));
+            }
             let broke_off = state.passage.reached() > Reached::Nothing;
             if before == Reached::Nothing && (broke_off || place == 0 || told.is_none()) {
                 told = Some(error.clone());
             }
-            if !self.goes_on(&error, place, &mut state).await? {
-                break Err(told.unwrap_or(error));
+            if !self.goes_on(&error, &mut state).await? {
+                break Err(UpstreamError {
+                    too_long,
+                    ..told.unwrap_or(error)
+                });
             }
         };
         if end.is_ok() {
-            let (before, after) = state.paid;
-            // A continuation is new work, a retry the same once more: of those the last one helped.
-            self.protection.ended_well(before.min(1) + after);
-            if after > 0 {
+            state.account.ended_well();
+            if state.broke_off {
                 self.protection.count(Counted::Repaired);
             }
         }
@@ -129,6 +143,8 @@ impl Asking {
                 }
             }
         };
+        let before = state.passage.reached();
+        self.count(before, state);
         state.attempts.asked();
         state.passage.begin(model);
         let watch = Watch::new(self.endpoint.deadlines, state.whole);
@@ -143,7 +159,7 @@ impl Asking {
             Ok(()) if state.passage.is_empty_continuation() && !state.said_whole => {
                 // Cut right before its finish reason, or not understood: a second answer tells.
                 state.said_whole = true;
-                Ended::Badly(failure::failed("added nothing to a reply that broke off"))
+                Ended::Empty(failure::failed("added nothing to a reply that broke off"))
             }
             Ok(()) => match state.passage.close() {
                 Ok(held) => {
@@ -154,42 +170,40 @@ impl Asking {
             },
         };
         state.passage.end_request();
+        if let Ended::Badly(error) = &end {
+            state.account.failed(error, before);
+        }
         Ok(end)
     }
 
+    /// Counts the request that goes out next.
+    fn count(&self, reached: Reached, state: &mut State) {
+        let place = state.attempts.model();
+        let is_other = place != std::mem::replace(&mut state.last, place);
+        if is_other {
+            self.protection.count(Counted::Fallback);
+        }
+        if reached > Reached::Nothing {
+            state.broke_off = true;
+            self.protection.count(Counted::Continuation);
+        } else if state.attempts.has_asked() && !is_other {
+            self.protection.count(Counted::Retry);
+        }
+    }
+
     /// Whether to ask once more after this failure; returns when it is time to.
-    async fn goes_on(
-        &self,
-        error: &UpstreamError,
-        place: usize,
-        state: &mut State,
-    ) -> Result<bool, Gone> {
+    async fn goes_on(&self, error: &UpstreamError, state: &mut State) -> Result<bool, Gone> {
         let reached = state.passage.reached();
         let next = state.attempts.failed(error, reached, fastrand::f64());
-        let Next::Ask { model, after } = next else {
+        let Next::Ask { after, .. } = next else {
             return Ok(false);
         };
         let at = Instant::now() + after;
         if at >= state.whole {
             return Ok(false);
         }
-        // What was never sent is no repeat.
-        if state.attempts.has_asked() {
-            if !self.protection.pay() {
-                return Ok(false);
-            }
-            match reached {
-                Reached::Nothing => state.paid.0 += 1,
-                _ => state.paid.1 += 1,
-            }
-        }
-        if model != place {
-            self.protection.count(Counted::Fallback);
-        }
-        match reached {
-            Reached::Nothing if model == place => self.protection.count(Counted::Retry),
-            Reached::Nothing => {}
-            _ => self.protection.count(Counted::Continuation),
+        if !state.account.pay(reached) {
+            return Ok(false);
         }
         if !state.deltas.is_empty() {
             let deltas = std::mem::take(&mut state.deltas);

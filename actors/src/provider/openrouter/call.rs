@@ -85,6 +85,7 @@ pub(super) async fn call(
         Ok(Err(error)) => return Ok(called((Vec::new(), Err(transport(&error))))),
         Err(_) => return Ok(called((Vec::new(), Err(watch.passed(Phase::Waiting))))),
     };
+    out.reached();
     if !response.status().is_success() {
         let refusal = refusal(response, &watch).await;
         if !matches!(

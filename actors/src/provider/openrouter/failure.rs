@@ -36,6 +36,7 @@ pub fn of_response(
         upstream: Upstream::OpenRouter,
         retry_after: wait(headers, &report, now, &kind),
         retryable: should_retry(headers).or(report.retryable),
+        too_long: None,
         kind,
         message,
     }
@@ -53,6 +54,7 @@ pub fn of_payload(payload: &[u8]) -> UpstreamError {
         upstream: Upstream::OpenRouter,
         retry_after: report.retry_after.map(bounded),
         retryable: report.retryable,
+        too_long: None,
         message: sentence(&kind, "mid-reply", &report),
         kind,
     }
@@ -66,6 +68,7 @@ pub(super) fn failed(what: impl AsRef<str>) -> UpstreamError {
         message: told(what.as_ref()),
         retry_after: None,
         retryable: None,
+        too_long: None,
     }
 }
 

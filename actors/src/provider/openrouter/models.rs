@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
@@ -40,21 +41,7 @@ pub enum ModelsError {
 
 #[derive(Deserialize)]
 struct List {
-    data: Vec<Model>,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    id: String,
-    context_length: Option<u32>,
-    top_provider: Option<TopProvider>,
-    /// vLLM's name for it.
-    max_model_len: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct TopProvider {
-    context_length: Option<u32>,
+    data: Vec<Value>,
 }
 
 /// Reads the answer of `GET /models`: tokens of context by model id, where the upstream tells.
@@ -64,15 +51,25 @@ struct TopProvider {
 /// What was read is no list of models.
 pub fn context_lengths(json: &[u8]) -> Result<HashMap<String, u32>, serde_json::Error> {
     let list: List = serde_json::from_slice(json)?;
-    let lengths = list.data.into_iter().filter_map(|model| {
-        let top_provider = model.top_provider.and_then(|top| top.context_length);
-        let length = model
-            .context_length
-            .or(top_provider)
-            .or(model.max_model_len)?;
-        Some((model.id, length))
+    // One by one: an odd entry says nothing, and takes nothing from the others.
+    let lengths = list.data.iter().filter_map(|model| {
+        let length = length(&model["context_length"])
+            .or_else(|| length(&model["top_provider"]["context_length"]))
+            // vLLM's name for it.
+            .or_else(|| length(&model["max_model_len"]))?;
+        Some((model["id"].as_str()?.to_owned(), length))
     });
     Ok(lengths.collect())
+}
+
+/// Some lists have 0 for what they do not know, and some have numbers with a point.
+fn length(value: &Value) -> Option<u32> {
+    let whole = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let whole = whole.or_else(|| {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+        format!("{number:.0}").parse().ok()
+    })?;
+    (whole > 0).then(|| u32::try_from(whole).unwrap_or(u32::MAX))
 }
 
 /// Asks the upstream for its list, for at most 10 s and 16 MiB.
@@ -180,6 +177,28 @@ mod tests {
             (2, 4096, 8192)
         );
         assert!(context_lengths(b"<html>").is_err());
+    }
+
+    #[test]
+    fn an_odd_entry_takes_nothing_from_the_others() {
+        let list = br#"{"data":[
+            7, null, {}, {"context_length":1}, {"id":9,"context_length":2},
+            {"id":"zero","context_length":0},
+            {"id":"zeros","context_length":0,"top_provider":{"context_length":4096}},
+            {"id":"minus","context_length":-1}, {"id":"words","context_length":"many"},
+            {"id":"point","context_length":8192.0}, {"id":"text","context_length":"1024"},
+            {"id":"endless","context_length":1e15}, {"id":"odd","top_provider":[]},
+            {"id":"good","context_length":2048}]}"#;
+        let lengths = context_lengths(list).unwrap();
+        let expected = [
+            ("zeros", 4_096),
+            ("point", 8_192),
+            ("text", 1_024),
+            ("endless", u32::MAX),
+            ("good", 2_048),
+        ];
+        let expected = expected.map(|(id, length)| (id.to_owned(), length));
+        assert_eq!(lengths, HashMap::from(expected));
     }
 
     #[tokio::test]

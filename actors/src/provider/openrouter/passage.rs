@@ -144,7 +144,7 @@ impl Passage {
             Delta::Usage(usage) => self.request.usage = Some(usage),
             Delta::Finish { .. } => {
                 self.flush(out)?;
-                if self.request.continues == Continues::Nothing {
+                if self.request.continues == Continues::Nothing || self.request.added {
                     self.emit(delta, out);
                 } else {
                     // Whether the continuation is one is known at its end.
@@ -223,13 +223,15 @@ impl Passage {
             }
             Delta::Reasoning(text) => (text.as_escaped().len(), Reached::Reasoning),
             Delta::ToolCalls(raw) => (raw.get().len(), Reached::Unrepeatable),
-            Delta::Other(raw) => (raw.get().len(), Reached::Nothing),
+            // A listener has it: asked for anew, the reply shows it behind a seam.
+            Delta::Other(raw) => (raw.get().len(), Reached::Reasoning),
             Delta::Finish { .. } => (0, Reached::Unrepeatable),
             Delta::Head(_) | Delta::Usage(_) | Delta::Seam { .. } => (0, Reached::Nothing),
         };
         self.bytes += bytes;
         self.reached = self.reached.max(reached);
-        self.request.answered |= reached > Reached::Nothing;
+        let is_other = matches!(delta, Delta::Other(_));
+        self.request.answered |= reached > Reached::Nothing && !is_other;
     }
 
     /// A head that says which model answers, if need be the one that was asked.
@@ -367,10 +369,16 @@ mod tests {
         let shown = passage.pass(vec![text("my friend, how are you"), text("?"), finish()]);
         assert_eq!(
             shown.unwrap(),
-            [seam("b"), head("b"), text("how are you"), text("?")]
+            [
+                seam("b"),
+                head("b"),
+                text("how are you"),
+                text("?"),
+                finish()
+            ]
         );
         assert!(!passage.is_empty_continuation());
-        assert_eq!(passage.close().unwrap(), [finish()]);
+        assert_eq!(passage.close().unwrap(), []);
     }
 
     #[test]
@@ -398,6 +406,18 @@ mod tests {
         assert_eq!(shown, [seam("b"), text("Hello")]);
         passage.pass(vec![Delta::ToolCalls(raw("[]"))]).unwrap();
         assert_eq!(passage.reached(), Reached::Unrepeatable);
+    }
+
+    #[test]
+    fn other_members_that_were_passed_on_come_behind_a_seam_the_next_time() {
+        let mut passage = passage();
+        let refusal = Delta::Other(raw("{\"refusal\":\"no\"}"));
+        passage.pass(vec![refusal.clone()]).unwrap();
+        assert_eq!(passage.reached(), Reached::Reasoning);
+        assert!(!passage.is_answered());
+        passage.begin("b".into());
+        let shown = passage.pass(vec![refusal.clone()]).unwrap();
+        assert_eq!(shown, [seam("b"), refusal]);
     }
 
     #[test]

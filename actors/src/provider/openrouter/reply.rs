@@ -69,6 +69,7 @@ impl ReplyReader {
         self.close_read(from, deltas);
         match last {
             Some(end) => end,
+            // What comes behind the finish reason is no part of the reply.
             None if self.chunks.is_finished() => Ok(()),
             None => Err(failure::failed(format!("broke off the reply: {reason}"))),
         }
@@ -115,6 +116,7 @@ impl ReplyReader {
                     }
                 }
                 Ok(None) => return None,
+                Err(_) if self.chunks.is_finished() => return Some(Ok(())),
                 Err(error) => {
                     return Some(Err(failure::failed(format!(
                         "cannot be understood: {error}"
@@ -150,8 +152,11 @@ fn read_event(
     event: SseEvent<'_>,
     deltas: &mut Vec<Delta>,
 ) -> Option<End> {
+    let was_finished = chunks.is_finished();
     let data = match event {
         SseEvent::Data(data) => data,
+        // The reply is whole: what its upstream fails at behind it is not the reply.
+        SseEvent::Error(_) if was_finished => return Some(Ok(())),
         SseEvent::Error(data) => return Some(Err(failure::of_payload(data))),
     };
     if data.trim_ascii_start().starts_with(b"[DONE]") {
@@ -159,7 +164,7 @@ fn read_event(
         return Some(Ok(()));
     }
     if let Err(error) = chunks.read(data, deltas) {
-        return Some(Err(error));
+        return Some(if was_finished { Ok(()) } else { Err(error) });
     }
     if chunks.is_full() {
         chunks.finish("length", deltas);

@@ -299,6 +299,25 @@ fn a_finished_reply_is_whole_however_the_stream_ends() {
 }
 
 #[test]
+fn what_comes_behind_the_finish_reason_cannot_make_the_reply_fail() {
+    let finished =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n";
+    for tail in [
+        "data: {\"error\":{\"code\":500,\"message\":\"no\"}}\n\n",
+        "error: {\"message\":\"no\"}\n\n",
+        "data: {\"choi\n\n",
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"error\"}]}\n\n",
+    ] {
+        let reply = gather([finished.as_bytes(), tail.as_bytes()]);
+        assert_eq!(reply.error, None, "{tail}");
+        assert_eq!(
+            (reply.text.as_str(), &reply.finish[..]),
+            ("a", &["stop".to_owned()][..])
+        );
+    }
+}
+
+#[test]
 fn one_bad_line_among_good_ones_ends_the_reply() {
     let good = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
     let reply = gather([format!("{good}data: {{\"choi\n\n{good}").as_bytes()]);
