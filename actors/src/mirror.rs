@@ -18,6 +18,7 @@ use crate::{
 
 pub mod imported;
 pub mod json_files;
+mod lives;
 mod schedule;
 pub mod supabase;
 pub mod supabase_mirror;

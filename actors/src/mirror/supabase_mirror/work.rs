@@ -215,9 +215,7 @@ impl Work {
                 return self.removal(&row).await;
             }
             if row.owes_removal() {
-                self.remove(&row).await?;
-                self.removed(&row, None).await?;
-                self.checked = true;
+                self.remove_earlier(&row).await?;
                 continue;
             }
             if row.mirrored_seq >= row.seq {
