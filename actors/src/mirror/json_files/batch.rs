@@ -283,7 +283,12 @@ impl Tools {
         let published = spawn_blocking(move || {
             let published: Vec<_> = staged
                 .into_iter()
-                .map(|staged| files::publish(&tools.dir, staged))
+                .map(|staged| {
+                    let id = staged.document.id.clone();
+                    files::publish(&tools.dir, staged, || {
+                        tools.reached(MirrorPoint::SetAside, [&id]);
+                    })
+                })
                 .collect();
             tools.reached(MirrorPoint::Renamed, &renamed);
             files::sync_directory(&tools.dir)?;

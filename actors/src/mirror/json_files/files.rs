@@ -115,6 +115,7 @@ fn write(path: &Path, json: &[Arc<str>]) -> io::Result<Metadata> {
 pub(super) fn publish(
     dir: &Path,
     staged: Staged,
+    is_set_aside: impl Fn(),
 ) -> Result<Published, (ConversationId, io::Error)> {
     let Staged { document, stamp } = staged;
     let replace = || {
@@ -122,7 +123,11 @@ pub(super) fn publish(
         let set_aside = match fs::symlink_metadata(&path) {
             Ok(found) if document.ours.contains(&Some(self::stamp(&found))) => None,
             Ok(_) if document.supersedes(&path, &temporary(dir, &document.id))? => None,
-            Ok(_) => Some(set_aside(dir, &document.id, &path)?),
+            Ok(_) => {
+                let kept = set_aside(dir, &document.id, &path)?;
+                is_set_aside();
+                Some(kept)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };

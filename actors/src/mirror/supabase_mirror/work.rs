@@ -307,6 +307,7 @@ impl Work {
         };
         self.reached(MirrorPoint::BeforeUpload);
         let begun = self.begin(row).await?;
+        self.reached(MirrorPoint::UploadBegun);
         let sent = self
             .tools
             .client
