@@ -20,6 +20,11 @@ use crate::{
     time::Timestamp,
 };
 
+mod regained;
+
+/// Entries, and the messages of each.
+type Entries = Vec<(EntryHead, Vec<StoredMessage>)>;
+
 /// What a copy has to offer.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Offer {
@@ -48,6 +53,14 @@ pub(crate) fn offer(
     if common == theirs.len() {
         return Ok(Offer::Nothing);
     }
+    let revision = copy.revision.as_ref();
+    let is_ours = revision.is_some_and(|it| it.incarnation == ours.incarnation());
+    if (is_ours || was_replaced(ours, &theirs[common])) && all_known(ours, &theirs) {
+        return Ok(Offer::Nothing);
+    }
+    if is_ours && let Some(entries) = regained::entries(ours, &theirs, now) {
+        return Ok(Offer::Entries(entries));
+    }
     if common == mine.len() {
         let suffix = theirs.into_iter().skip(common).collect();
         return Ok(Offer::Entries(appended(ours, suffix, now)));
@@ -57,11 +70,6 @@ pub(crate) fn offer(
         let mut entries = ends_of(ours, &mine[common..], now);
         entries.extend(branched(ours, replaced, suffix, now));
         return Ok(Offer::Entries(entries));
-    }
-    let revision = copy.revision.as_ref();
-    let is_ours = revision.is_some_and(|it| it.incarnation == ours.incarnation());
-    if (is_ours || was_replaced(ours, &theirs[common])) && all_known(ours, &theirs) {
-        return Ok(Offer::Nothing);
     }
     let known: HashSet<_> = mine.iter().filter_map(|message| message.id()).collect();
     let shared = |message: &StoredMessage| message.id().is_some_and(|id| known.contains(&id));

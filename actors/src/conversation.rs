@@ -60,7 +60,7 @@ use command::{
 };
 use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
-use elsewhere::Elsewhere;
+use elsewhere::{Elsewhere, TakingOver};
 pub(crate) use keeping::Keep;
 use keeping::Kept;
 use message::StoredMessage;
@@ -102,6 +102,7 @@ pub(crate) struct Conversation {
     elsewhere: Elsewhere,
     /// A document that was found after the conversation had begun.
     found_late: Option<Box<ImportedDocument>>,
+    taking_over: TakingOver,
     /// Turns that an actor before this one left open are being ended: commands wait.
     recovering: Recovering,
     /// Who waits for the first entry to be synced.
@@ -317,6 +318,7 @@ impl Conversation {
             origin,
             elsewhere: Elsewhere::Settled,
             found_late: None,
+            taking_over: TakingOver::No,
             generation,
             shared,
             home,
@@ -393,6 +395,7 @@ impl Conversation {
         let held = self.deleting.is_under_way()
             || (self.recovering == Recovering::Yes && !reads)
             || (command.replaces() && self.awaits_log())
+            || (command.may_reopen() && self.taking_over == TakingOver::Yes)
             || self.awaits_elsewhere(&command);
         match &self.history {
             History::None { .. } if self.cannot_tell(&command) => {

@@ -37,7 +37,7 @@ impl KeyAges {
         }))
     }
 
-    /// Notes that a turn was accepted with a key.
+    /// Notes that a turn was accepted with a key, or runs again.
     pub(crate) fn accepted(&self, turn: TurnId, now: Instant) {
         let mut ages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ages.accepted.insert(turn, now).is_none() {

@@ -18,6 +18,7 @@ use crate::{
 
 pub mod imported;
 pub mod json_files;
+mod lives;
 mod schedule;
 pub mod supabase;
 pub mod supabase_mirror;
@@ -106,6 +107,8 @@ pub enum MirrorPoint {
     Staged,
     /// It is recorded that the file is about to be put in its place.
     Intended,
+    /// A file that another hand changed is set aside; nothing is in its place.
+    SetAside,
     /// The file is in its place; the directory is not synced.
     Renamed,
     /// The directory is synced; the progress is not recorded.
@@ -114,6 +117,8 @@ pub enum MirrorPoint {
     FilesRemoved,
     /// An upload is about to be recorded, and then sent.
     BeforeUpload,
+    /// An upload is recorded, and not sent.
+    UploadBegun,
     /// The server has confirmed it; the progress is not recorded.
     Uploaded,
     /// The server has confirmed a deletion; the progress is not recorded.

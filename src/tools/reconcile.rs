@@ -13,12 +13,14 @@ use idol_actors::{
     importing::{Act, ImportFailure, Imported, Regained, import_document, regain},
     log::{
         Log as _, LogError,
-        sqlite::{CatalogueRow, FileStamp},
+        sqlite::{CatalogueRow, FileStamp, Progress as MirrorProgress},
     },
     mirror::{
         Render as _,
         imported::ImportedDocument,
-        json_files::{self, CopyState, adopted, compare, file_stamp, files_by_conversation},
+        json_files::{
+            self, CopyState, adopted, compare, file_stamp, files_by_conversation, unremoved,
+        },
         supabase::SupabaseError,
     },
     rendering::DocumentRenderer,
@@ -217,7 +219,7 @@ async fn conversation(
     if row.is_deleted() {
         // The mirror removes what should not be there.
         if !files.is_empty() {
-            write_anew(opened, &row.id, row.incarnation, NO_STAMP, act).await?;
+            note(opened, unremoved(row.id.clone(), row.incarnation), act).await?;
         }
         return Ok(deeds);
     }
@@ -276,10 +278,13 @@ async fn write_anew(
     known: FileStamp,
     act: Act,
 ) -> Result<(), LogError> {
+    note(opened, adopted(id.clone(), incarnation, known), act).await
+}
+
+async fn note(opened: &Opened, progress: MirrorProgress, act: Act) -> Result<(), LogError> {
     if act == Act::Look {
         return Ok(());
     }
-    let progress = adopted(id.clone(), incarnation, known);
     opened
         .log
         .record_progress(json_files::MIRROR, vec![progress])

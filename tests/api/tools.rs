@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::process::{Launch, Ran};
 
+mod anew;
 mod backup;
 mod bucket;
 mod export;

@@ -9,6 +9,7 @@ use super::{
     Appending, Begun, Conversation, History, Parked, Pending, Recovering, Running, Then, answer,
     command::{Adopting, Listener, Reply, Started, Took},
     document::Document,
+    elsewhere::TakingOver,
     event::Outcome,
     message::StoredMessage,
     stream::Position,
@@ -91,6 +92,7 @@ impl Conversation {
             match pending.then {
                 Then::Recovered => self.recovering = Recovering::No,
                 Then::Adopted { messages, reply } => {
+                    self.taking_over = TakingOver::No;
                     if let Some(reply) = reply {
                         answer(reply, Ok(Adopting::Messages(messages)));
                     }
@@ -223,6 +225,7 @@ impl Conversation {
                 Then::Recovered => held.push(pending),
                 // A mirror offers it again.
                 Then::Adopted { reply, .. } => {
+                    self.taking_over = TakingOver::No;
                     if let Some(reply) = reply {
                         answer(reply, Err(EngineError::StorageUnavailable.into()));
                     }

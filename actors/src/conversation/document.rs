@@ -54,7 +54,7 @@ pub struct TurnRecord {
     /// Entry with which each run of it began, the first of which accepted it. Turns are told in this
     /// order, which is not that of the document where one ran again or replaced another.
     pub runs: SmallVec<[u64; 1]>,
-    /// What a repeat of its request is recognized by, and when it was accepted.
+    /// What a repeat of its request is recognized by, and when it last began to run.
     pub key: Option<Box<(IdempotencyKey, Timestamp)>>,
     /// What it replaces.
     pub branch: Option<Box<Branch>>,
@@ -101,8 +101,8 @@ pub enum FoldError {
         /// The turn.
         turn: TurnId,
     },
-    /// A turn is to run again that has not ended, or that has a reply.
-    #[error("entry {seq} runs turn {turn} again, which has not ended without a reply")]
+    /// A turn is to run again that has not ended.
+    #[error("entry {seq} runs turn {turn} again, which has not ended")]
     NotOver {
         /// Its number, from 1.
         seq: u64,
@@ -291,23 +291,19 @@ impl Document {
 
     fn reopen(&mut self, reopened: &TurnReopened, seq: u64) -> Result<(), FoldError> {
         let turn = reopened.turn;
-        let mut position = self
+        // It stays where it was accepted, and replaces nothing that was accepted after it. One that
+        // has left the document runs to no effect.
+        let record = self
             .turns
-            .iter()
-            .rposition(|record| record.turn == Some(turn))
-            .filter(|it| {
-                let record = &self.turns[*it];
-                matches!(record.state, TurnState::Ended(_)) && record.reply().is_none()
-            })
+            .iter_mut()
+            .chain(&mut self.replaced)
+            .rfind(|record| record.turn == Some(turn))
+            .filter(|record| matches!(record.state, TurnState::Ended(_)))
             .ok_or(FoldError::NotOver { seq, turn })?;
-        if self.turns[position].branch.is_some() {
-            // It replaces what was accepted before this run of it.
-            let record = self.turns.remove(position);
-            position = self.turns.len();
-            self.turns.push(record);
-        }
-        let record = &mut self.turns[position];
         record.runs.push(seq);
+        if let Some(key) = &mut record.key {
+            key.1 = key.1.max(reopened.at);
+        }
         record.state = TurnState::Open {
             attempt: reopened.attempt,
             model: reopened.model.clone(),
@@ -360,6 +356,9 @@ impl Document {
             seq,
             turn: ended.turn,
         };
+        if self.end_replaced(ended) {
+            return Ok(());
+        }
         // Open turns are among the newest, save for one that runs again.
         let position = self
             .turns
@@ -370,7 +369,8 @@ impl Document {
         let record = &mut self.turns[position];
         record.state = TurnState::Ended(Box::new(ended.clone()));
         self.updated_at = self.updated_at.max(ended.at);
-        if let Some(reply) = reply {
+        let first = reply.filter(|_| record.reply().is_none());
+        if let Some(reply) = first {
             self.bytes += reply.bytes();
             let id = self.turns[position].reply_id;
             let (position, old) = match id.filter(|id| reply.id() == Some(*id)) {
@@ -380,6 +380,18 @@ impl Document {
             self.place_reply(position, branches::replacing(reply, old));
         }
         Ok(())
+    }
+
+    /// Ends a turn that left the document and ran again all the same; its reply belongs nowhere.
+    fn end_replaced(&mut self, ended: &TurnEnded) -> bool {
+        let mut replaced = self.replaced.iter_mut().rev();
+        let record = replaced.find(|it| it.turn == Some(ended.turn));
+        let Some(record) = record.filter(|it| it.is_open_at(ended.attempt)) else {
+            return false;
+        };
+        record.state = TurnState::Ended(Box::new(ended.clone()));
+        self.updated_at = self.updated_at.max(ended.at);
+        true
     }
 
     /// Puts a reply behind its turn's messages, and sees to it that times go up.
@@ -480,8 +492,8 @@ impl Document {
             .find(|record| record.turn == Some(turn))
     }
 
-    /// The newest turn that was accepted with a key of this scope, and is `kept`: told by its id
-    /// and the time of its acceptance.
+    /// The newest turn that was accepted with a key of this scope, and is open or `kept`: told by
+    /// its id and the time at which it last began to run.
     pub fn keyed(
         &self,
         scope: &str,
@@ -492,7 +504,8 @@ impl Document {
         self.turns.iter().rev().chain(replaced).find(|record| {
             record.key.as_ref().is_some_and(|known| {
                 let (known, accepted_at) = &**known;
-                known.key == key && known.scope == scope && kept(record.turn, *accepted_at)
+                let is_kept = || record.is_open() || kept(record.turn, *accepted_at);
+                known.key == key && known.scope == scope && is_kept()
             })
         })
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{
     Appending, Begun, Conversation, History, Parked, Pending, Then, answer,
     command::{Adopting, At, Reply},
-    document::Folded,
+    document::{Folded, TurnRecord},
 };
 use crate::{
     adopting::{self, Offer},
@@ -39,6 +39,14 @@ pub(super) enum Elsewhere {
     Late,
     /// There is no answer.
     Unknown,
+}
+
+/// Whether what a copy has more is on its way to the log. It may replace a turn that ended without a
+/// word: what could run that turn again waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakingOver {
+    No,
+    Yes,
 }
 
 impl Conversation {
@@ -221,12 +229,17 @@ impl Conversation {
             }
         };
         // A turn that runs here has its end to come.
-        let ends = |(head, _): &(EntryHead, _)| matches!(head, EntryHead::TurnEnded(_));
+        let is_open = |turn| document.turn(turn).is_some_and(TurnRecord::is_open);
+        let ends = |(head, _): &(EntryHead, _)| match head {
+            EntryHead::TurnEnded(ended) => is_open(ended.turn),
+            _ => false,
+        };
         if entries.iter().any(ends) {
             return tell(reply, Adopting::Parted);
         }
         let messages = entries.iter().map(|(_, messages)| messages.len()).sum();
         tracing::info!(conversation = %self.id, messages, "taking over what a copy has more than the log");
+        self.taking_over = TakingOver::Yes;
         let mut reply = reply;
         let last = entries.len();
         for (index, (head, added)) in entries.into_iter().enumerate() {
@@ -248,6 +261,11 @@ impl Conversation {
 }
 
 impl Parked {
+    /// Whether it may run a turn again that has ended.
+    pub(super) fn may_reopen(&self) -> bool {
+        matches!(self, Self::Start(command, ..) if command.key.is_some())
+    }
+
     /// Whether it replaces something of the history.
     pub(super) fn replaces(&self) -> bool {
         matches!(self, Self::Start(command, ..) if command.at != At::End)

@@ -189,6 +189,9 @@ impl Conversation {
         let ordinal = self
             .streams
             .push(TurnStream::new(turn, reply_id).run(attempt));
+        if key.is_some() {
+            self.shared.key_ages.accepted(turn, Instant::now());
+        }
         self.claims.extend(key.map(|key| Claim { ordinal, key }));
         self.pending.push(Pending {
             head: EntryHead::TurnReopened(TurnReopened {

@@ -100,6 +100,14 @@ impl ImportedDocument {
         !self.others.is_empty() || self.messages.iter().any(ImportedMessage::says_more)
     }
 
+    /// What it says of which log it shows, be it that it was changed since.
+    #[must_use]
+    pub fn claims(&self) -> Option<Revision> {
+        let changed = self.others.iter().find(|(name, _)| name == "revision");
+        let changed = changed.and_then(|(_, claim)| serde_json::from_str(claim.get()).ok());
+        self.revision.clone().or(changed)
+    }
+
     /// Reads the document of a conversation.
     pub fn parse(id: &ConversationId, bytes: &[u8]) -> Result<Self, ImportError> {
         // Members are kept raw, and skipping raw JSON does not recurse: nesting costs no stack.

@@ -115,16 +115,24 @@ pub struct JsonFilesOptions {
 
 /// The step to record when a document read by [`read`] has become a conversation of the log.
 ///
-/// Without it the first write takes the file for an edited one and sets it aside.
+/// Without it the first write takes the file for an edited one and sets it aside. The document is
+/// written anew in any case.
 #[must_use]
 pub fn adopted(id: ConversationId, incarnation: u64, file: FileStamp) -> Progress {
     Progress {
         id,
         incarnation,
-        step: Step::FileWritten {
-            seq: 0,
-            stamp: file,
-        },
+        step: Step::FileKnown(file),
+    }
+}
+
+/// The step to record when files of a deleted conversation are there again: they are removed.
+#[must_use]
+pub fn unremoved(id: ConversationId, incarnation: u64) -> Progress {
+    Progress {
+        id,
+        incarnation,
+        step: Step::Reached { seq: 0 },
     }
 }
 

@@ -108,9 +108,10 @@ fn the_points_of_a_life_come_in_order() {
             incarnation: 8,
         });
         append(&bench.log, "a", 1, deleted, vec![]).await;
-        until(&running, "the removal", |_| seen.lock().unwrap().len() == 3).await;
+        until(&running, "the removal", |_| seen.lock().unwrap().len() == 4).await;
         let expected = [
             (MirrorPoint::BeforeUpload, false),
+            (MirrorPoint::UploadBegun, false),
             (MirrorPoint::Uploaded, true),
             (MirrorPoint::Removed, false),
         ];

@@ -253,3 +253,57 @@ async fn the_request_of_a_replaced_turn_is_answered_with_what_it_was() {
     assert_eq!(repeat["choices"][0]["message"]["content"], "first");
     assert_eq!(texts(&app.document("c1").await), ["hi", "second"]);
 }
+
+#[tokio::test]
+async fn what_was_said_before_the_repeat_of_one_that_failed_stays_behind_its_reply() {
+    for what in ["regenerate", "edit"] {
+        let app = talked(1).await;
+        let first = app.document("c1").await["messages"][0]["id"].clone();
+        let (body, said) = match what {
+            "edit" => (json!({"message_id": first, "message": "m1!"}), "m1!"),
+            _ => (json!({}), "m1"),
+        };
+        let key = "a-key-of-one-that-failed";
+        app.simulator.script("fault=status:unknown_model");
+        let failed = events(keyed(&app, "c1", what, key, &body).await).await;
+        assert_eq!(failed.last().unwrap()["type"], "error");
+        app.simulator.script(Script::new().text("r2"));
+        app.chat("c1", "m2").await;
+        app.simulator.script(Script::new().text("again"));
+
+        let told = events(keyed(&app, "c1", what, key, &body).await).await;
+
+        assert_eq!(text_of(&told), "again");
+        let document = app.document("c1").await;
+        assert_eq!(texts(&document), [said, "again", "m2", "r2"]);
+        let times = document["messages"].as_array().unwrap().iter();
+        assert!(times.map(|it| it["timestamp"].as_str()).is_sorted());
+        let requests = app.simulator.chat_requests();
+        assert_eq!(prompt(&requests[3]), prompt(&requests[1]), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_ends_one_that_runs_and_one_that_waits() {
+    let app = talked(1).await;
+    let gate = app.simulator.gate();
+    let script = Script::new().text("never").hold_headers(&gate);
+    app.simulator.script(script);
+    let runs = Events::of(post(&app, "c1", "regenerate", json!({})).await);
+    gate.reached(1, DEADLINE).await.unwrap();
+    let waits = Events::of(post(&app, "c1", "regenerate", json!({})).await);
+
+    let deleted = crate::deletion::delete(&app, "c1").await;
+
+    assert_eq!(deleted.status(), 204);
+    for events in [runs, waits] {
+        let told = events.all().await;
+        let end = told.last().unwrap();
+        assert!(end["type"] == "done" || end["type"] == "error", "{end}");
+    }
+    let missing = app.get("/conversation/c1").await;
+    refused(missing, 404, "conversation_not_found").await;
+    app.simulator.script(Script::new().text("r"));
+    app.chat("c1", "anew").await;
+    assert_eq!(texts(&app.document("c1").await), ["anew", "r"]);
+}

@@ -91,3 +91,26 @@ async fn a_death_between_the_removal_of_files_and_its_record_leaves_none() {
 
     nothing_is_left(&mortal).await;
 }
+
+#[tokio::test]
+async fn a_death_while_an_earlier_life_is_cleaned_up_leaves_this_one() {
+    let simulator = Simulator::start().unwrap();
+    let mut mortal = mortal(&simulator).await;
+    let files = Files::of(&mortal.launch);
+    fs::write(files.0.join("c1.edited-earlier.json"), "a secret").unwrap();
+    let mut process = mortal.start_to_die_at(Place::Mirror("FilesRemoved")).await;
+    assert_eq!(deleted(&process).await.unwrap(), 204);
+    process.chat(ID, "anew").await;
+    let said = process.said(ID).await;
+    process.http = client();
+    process.signal("TERM");
+    death(&mut process).await;
+    assert_eq!(files.names(), [] as [&str; 0]);
+
+    let process = mortal.start().await;
+
+    assert_eq!(process.said(ID).await, said);
+    process.stop().await;
+    assert_eq!(files.names(), ["c1.json"]);
+    assert_eq!(files.document().unwrap()["messages"][0]["content"], "anew");
+}

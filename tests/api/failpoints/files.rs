@@ -140,3 +140,31 @@ async fn a_death_before_the_progress_is_recorded_takes_no_file_for_edited() {
         dies("InPlace", before, Rename::AsItIs, &["c1.json"]).await;
     }
 }
+
+#[tokio::test]
+async fn a_death_after_an_edited_file_is_set_aside_keeps_it_and_writes_ours() {
+    let simulator = Simulator::start().unwrap();
+    let launch = Launch::with(&simulator).set("MIRROR_IDLE_SECS", "3600");
+    let mut mortal = Mortal::new(launch);
+    let files = Files::of(&mortal.launch);
+    let process = mortal.start().await;
+    process.chat(ID, "one").await;
+    process.stop().await;
+    fs::write(files.0.join("c1.json"), "by hand").unwrap();
+    let mut process = mortal.start_to_die_at(Place::Mirror("SetAside")).await;
+    process.chat(ID, "two").await;
+    let document = process.document(ID).await;
+    stop_to_die(&mut process).await;
+    let names = files.names();
+    let [kept, _] = &names[..] else {
+        panic!("{names:?}");
+    };
+    assert!(kept.starts_with("c1.edited-"), "{names:?}");
+    assert_eq!(names[1], "c1.json.tmp");
+
+    mortal.start().await.stop().await;
+
+    assert_eq!(files.names(), [kept, "c1.json"]);
+    assert_eq!(fs::read(files.0.join(kept)).unwrap(), b"by hand");
+    assert_eq!(files.document(), Some(document));
+}

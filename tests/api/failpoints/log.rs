@@ -199,3 +199,45 @@ async fn a_reply_that_is_in_the_log_is_complete_though_nobody_was_told_that_it_w
         assert_eq!(simulator.chat_requests().len(), calls, "asked once");
     }
 }
+
+#[tokio::test]
+async fn a_turn_that_runs_again_has_one_message_and_one_reply_whatever_its_second_run_dies_of() {
+    let simulator = Simulator::start().unwrap();
+    for (place, ended) in [
+        (Place::Commit(1), false),
+        (Place::Committed(1), false),
+        (Place::Commit(2), true),
+        (Place::Committed(2), true),
+    ] {
+        let mut mortal = launch(&simulator);
+        let process = mortal.start().await;
+        simulator.script("fault=status:unknown_model");
+        let failed = keyed(&process, "/chat", &say(ID, "I am Alice")).send();
+        assert_eq!(within("a refusal", failed).await.unwrap().status(), 400);
+        process.stop().await;
+        let mut process = mortal.start_to_die_at(place).await;
+        if ended {
+            drop(a_turn_until_its_end(&simulator, &process).await);
+        } else {
+            post_in_vain(&process).await;
+        }
+        death(&mut process).await;
+
+        let process = mortal.start().await;
+
+        let (text, calls) = match ended {
+            true => ("Hello Alice!".to_owned(), 0),
+            false => (reply_text(0, 5), 1),
+        };
+        let mut said = vec![user("I am Alice")];
+        said.extend(ended.then(|| assistant(&text)));
+        assert_eq!(process.said(ID).await, said, "{place:?}");
+        let before = simulator.chat_requests().len();
+        for _ in 0..2 {
+            assert_eq!(repeat(&process).await, (text.clone(), "stop".to_owned()));
+        }
+        let said = [user("I am Alice"), assistant(&text)];
+        assert_eq!(process.said(ID).await, said, "{place:?}");
+        assert_eq!(simulator.chat_requests().len(), before + calls);
+    }
+}

@@ -37,7 +37,11 @@ fn keys(remote: &Simulator) -> Vec<String> {
 
 #[tokio::test]
 async fn a_document_whose_upload_a_death_cut_is_uploaded_by_the_next_start() {
-    for (point, there) in [("BeforeUpload", false), ("Uploaded", true)] {
+    for (point, there) in [
+        ("BeforeUpload", false),
+        ("UploadBegun", false),
+        ("Uploaded", true),
+    ] {
         let remote = remote();
         let mut mortal = mortal(&remote);
         let mut process = mortal.start_to_die_at(Place::Mirror(point)).await;

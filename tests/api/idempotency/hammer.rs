@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{chat, content, stream};
-use crate::helpers::{TestApp, text_of, within};
+use crate::helpers::{Events, TestApp, text_of, within};
 
 const KEYS: usize = 700;
 const SENDS: usize = 1_000;
@@ -201,6 +201,84 @@ async fn a_thousand_sends_with_repeats_and_cuts_are_one_turn_and_one_call_for_ea
     assert_eq!(stored.len(), KEYS);
     for (number, told) in turns {
         assert_eq!(stored[&requests[number].text], told, "request {number}");
+    }
+    app.assert_nothing_left().await;
+}
+
+/// Asks for the newest reply again.
+async fn regenerate(app: Arc<TestApp>, conversation: String, key: String) -> Told {
+    let url = app.url(&format!("/conversation/{conversation}/regenerate"));
+    let request = app.http.post(url).header("Idempotency-Key", key);
+    let sent = request.json(&json!({"model": MODEL})).send();
+    let response = within("an answer", sent).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let events = Events::of(response).all().await;
+    let (start, done) = (&events[0], &events[events.len() - 1]);
+    assert_eq!(done["type"], "done", "{done}");
+    Told {
+        turn: member(start, "turn_id"),
+        reply: member(done, "message_id"),
+        text: text_of(&events),
+    }
+}
+
+#[tokio::test]
+async fn regenerates_that_come_again_are_one_turn_and_one_call_for_each_key() {
+    const TALKS: usize = 20;
+    const KEYS: usize = 3;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let app = Arc::new(TestApp::start().await);
+    let mut clients = JoinSet::new();
+    let mut replies = BTreeMap::new();
+    for talk in 0..TALKS {
+        let conversation = format!("c{talk}");
+        let first = app.chat(&conversation, "hello").await;
+        replies.insert(talk, vec![member(&first, "message_id")]);
+        for send in 0..KEYS * 3 {
+            let key = format!("key-of-regenerate-{talk}-{}", send % KEYS);
+            let sends = (app.clone(), conversation.clone(), key.clone());
+            let (cut, moments) = (random.u32(0..4) == 0, random.u32(0..400));
+            clients.spawn(async move {
+                let (app, conversation, key) = sends;
+                if cut {
+                    let first = regenerate(app.clone(), conversation.clone(), key.clone());
+                    let first = tokio::spawn(first);
+                    for _ in 0..moments {
+                        tokio::task::yield_now().await;
+                    }
+                    first.abort();
+                }
+                let told = regenerate(app, conversation, key.clone()).await;
+                (talk, key, told)
+            });
+        }
+    }
+
+    let all = within("the end of every client", clients.join_all()).await;
+
+    let mut turns = BTreeMap::new();
+    for (talk, key, told) in all {
+        let first = turns.entry((talk, key)).or_insert_with(|| told.clone());
+        assert_eq!(*first, told);
+    }
+    assert_eq!(turns.len(), TALKS * KEYS);
+    let calls = TALKS * (KEYS + 1);
+    assert_eq!(app.simulator.counters().chat_requests, calls as u64);
+    for ((talk, _), told) in turns {
+        replies.entry(talk).or_default().push(told.reply);
+    }
+    for (talk, mut replies) in replies {
+        let document = app.document(&format!("c{talk}")).await;
+        let messages = document["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 2, "{document}");
+        let others = messages[1]["alternatives"].as_array().unwrap().iter();
+        let shown = others.chain([&messages[1]]);
+        let mut shown: Vec<_> = shown.map(|it| member(it, "id")).collect();
+        shown.sort();
+        replies.sort();
+        assert_eq!(shown, replies, "each reply is there once");
     }
     app.assert_nothing_left().await;
 }

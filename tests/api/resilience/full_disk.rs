@@ -339,3 +339,49 @@ async fn a_deletion_behind_a_beginning_that_finds_no_room_is_answered_and_the_id
     assert_eq!(again, Err(EngineError::NotFound));
     assert_eq!(app.get("/conversation/victim").await.status(), 404);
 }
+
+#[tokio::test]
+async fn a_reply_that_finds_no_room_replaces_nothing_before_it_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let watch = Watch::default();
+    let setup = || {
+        Setup::new()
+            .data_dir(directory.path())
+            .set("SHUTDOWN_GRACE_SECS", "0")
+    };
+    let mut app = setup()
+        .tuning(|tuning| {
+            tuning.log.page_count_max = Some(40);
+            tuning.failpoints = Some(watch.failpoints());
+        })
+        .start()
+        .await;
+    app.chat("c1", "I am Alice").await;
+    let before = app.document("c1").await["messages"].clone();
+    let script = Script::from("tokens=4,size=100000");
+    let whole = script.expected_text().unwrap();
+    app.simulator.script(script);
+    let body = serde_json::json!({});
+    let answer = sent(&app, "/conversation/c1/regenerate", body);
+
+    // The turn of before; then the acceptance, its reply, and the reply again.
+    watch.reached(Failpoint::BeforeAppend, "c1", 5).await;
+
+    assert_eq!(app.document("c1").await["messages"], before);
+    answer.abort();
+    app.http = crate::helpers::client();
+    app.stop().await;
+    // There is room again.
+    let app = setup().start().await;
+    let document = app.document("c1").await;
+    let messages = document["messages"].as_array().unwrap();
+    assert_eq!(messages.len(), 2);
+    assert_eq!(messages[0], before[0]);
+    // How much of the reply found room depends on how its bytes came.
+    if messages[1] != before[1] {
+        let kept = messages[1]["content"].as_str().unwrap();
+        assert!(whole.starts_with(kept) && kept.len() < whole.len());
+        assert_eq!(messages[1]["finish_reason"], "interrupted");
+        assert_eq!(messages[1]["alternatives"][0], before[1]);
+    }
+}

@@ -41,6 +41,10 @@ pub enum Step {
         /// The file.
         stamp: FileStamp,
     },
+    /// A file that the mirror did not write is known all the same, and is to be replaced.
+    ///
+    /// What was removed stays removed: this is no reason to clean up after an earlier life again.
+    FileKnown(FileStamp),
     /// An upload is about to be sent.
     ///
     /// Without a step after it, whether it arrived is not known, and it may yet arrive.
@@ -262,6 +266,25 @@ pub(super) fn record(
                     conv,
                     incarnation,
                     seq.cast_signed(),
+                    stamp.size.cast_signed(),
+                    stamp.mtime_ns
+                ])?,
+            Step::FileKnown(stamp) => connection
+                .prepare_cached(
+                    "INSERT INTO mirror_progress
+                        (mirror, conv, incarnation, seq, file_size, file_mtime_ns)
+                     VALUES (?1, ?2, ?3, 0, ?4, ?5)
+                     ON CONFLICT (mirror, conv) DO UPDATE SET
+                        seq = min(seq, (SELECT deleted_seq FROM conversations WHERE num = ?2)),
+                        file_size = excluded.file_size,
+                        file_mtime_ns = excluded.file_mtime_ns,
+                        intended_size = NULL,
+                        intended_mtime_ns = NULL",
+                )?
+                .execute(params![
+                    mirror,
+                    conv,
+                    incarnation,
                     stamp.size.cast_signed(),
                     stamp.mtime_ns
                 ])?,

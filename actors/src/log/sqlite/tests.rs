@@ -912,6 +912,7 @@ fn a_deletion_leaves_nothing_but_itself() {
         .unwrap()
         .unwrap();
     assert!(!row.is_deleted() && row.owes_removal());
+    assert_known_files_change_no_removal(&log);
     // Nothing of it is left in the files, once the writer has come to rest.
     let deadline = Instant::now() + Duration::from_secs(20);
     while holds(&temp.path().join("data"), SECRET) {
@@ -920,6 +921,40 @@ fn a_deletion_leaves_nothing_but_itself() {
         load(&log, "a").unwrap();
     }
     drop((log, dir));
+}
+
+/// A file that becomes known is to be replaced; what was removed stays removed, and what was not
+/// is still to be.
+fn assert_known_files_change_no_removal(log: &SqliteLog) {
+    let stamp = FileStamp {
+        size: 1,
+        mtime_ns: 2,
+    };
+    let row = |steps: &[Step]| {
+        let row = || {
+            let row = wait("row", log.mirror_row("json", id("a")));
+            row.unwrap().unwrap()
+        };
+        let incarnation = row().incarnation;
+        let steps = steps.iter().map(|step| Progress {
+            id: id("a"),
+            incarnation,
+            step: *step,
+        });
+        wait("steps", log.record_progress("json", steps.collect())).unwrap();
+        row()
+    };
+    let known = Step::FileKnown(stamp);
+    let owing = row(&[known]);
+    assert!(owing.owes_removal());
+    assert_eq!(owing.written, Some(stamp));
+    let written = Step::FileWritten {
+        seq: owing.seq,
+        stamp: FileStamp { size: 9, ..stamp },
+    };
+    let living = row(&[written, Step::FileIntended(stamp), known]);
+    assert!(!living.owes_removal() && living.mirrored_seq < living.seq);
+    assert_eq!((living.written, living.intended), (Some(stamp), None));
 }
 
 /// Whether a file of a directory holds a text.

@@ -19,7 +19,9 @@ use crate::{
         Log as _, LogError,
         sqlite::{MirrorRow, Progress, SqliteLog, Step},
     },
-    mirror::{AdoptError, Adopted, Adopter, MirrorHook, MirrorPoint, Render, RenderError},
+    mirror::{
+        AdoptError, Adopted, Adopter, MirrorHook, MirrorPoint, Render, RenderError, lives::Life,
+    },
 };
 
 /// Text of one round: bounds what is held between render and sync. A larger document goes alone.
@@ -158,15 +160,12 @@ impl Tools {
     async fn document(&self, id: &ConversationId) -> Result<Document, NotReady> {
         let row = self.log.mirror_row(MIRROR, id.clone()).await?;
         if let Some(row) = row.as_ref().filter(|row| row.owes_removal()) {
-            let (dir, removed) = (self.dir.clone(), id.clone());
-            spawn_blocking(move || files::remove_all(&dir, &removed))
-                .await
-                .map_err(|panic| NotReady::Failed(Arc::from(panic.to_string())))?
-                .map_err(|error| NotReady::Failed(Arc::from(error.to_string())))?;
+            self.remove(row).await?;
             if row.is_deleted() {
                 let (incarnation, seq) = (row.incarnation, row.seq);
                 return Err(NotReady::Deleted { incarnation, seq });
             }
+            self.reached(MirrorPoint::FilesRemoved, [id]);
         }
         let mut row = row.ok_or(NotReady::Gone)?;
         if self.take_over(&row).await? == TakenOver::Yes {
@@ -187,6 +186,25 @@ impl Tools {
             ours: [row.written, row.intended],
             log: self.log.log_id(),
         })
+    }
+
+    /// Removes what a deleted conversation left; where the id lives anew, nothing else.
+    async fn remove(&self, row: &MirrorRow) -> Result<(), NotReady> {
+        let (dir, id) = (self.dir.clone(), row.id.clone());
+        let removing = if row.is_deleted() {
+            spawn_blocking(move || files::remove_all(&dir, &id))
+        } else {
+            let life = Life::of(row, self.log.log_id());
+            let loaded = self.log.load(id.clone()).await?.ok_or(NotReady::Gone)?;
+            // It may have been deleted again, which is told.
+            let began = life.began(&loaded);
+            let began = began.ok_or_else(|| NotReady::Failed("the id was deleted again".into()))?;
+            spawn_blocking(move || files::remove_earlier(&dir, &id, life, began))
+        };
+        removing
+            .await
+            .map_err(|panic| NotReady::Failed(Arc::from(panic.to_string())))?
+            .map_err(|error| NotReady::Failed(Arc::from(error.to_string())))
     }
 
     /// Where the file that is there shows more of the conversation than the log has, its owner takes
@@ -265,7 +283,12 @@ impl Tools {
         let published = spawn_blocking(move || {
             let published: Vec<_> = staged
                 .into_iter()
-                .map(|staged| files::publish(&tools.dir, staged))
+                .map(|staged| {
+                    let id = staged.document.id.clone();
+                    files::publish(&tools.dir, staged, || {
+                        tools.reached(MirrorPoint::SetAside, [&id]);
+                    })
+                })
                 .collect();
             tools.reached(MirrorPoint::Renamed, &renamed);
             files::sync_directory(&tools.dir)?;

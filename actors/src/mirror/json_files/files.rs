@@ -1,7 +1,7 @@
 //! What the mirror does to the directory. Everything here blocks.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, DirEntry, File, Metadata},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,12 +10,22 @@ use std::{
 
 use uuid::Uuid;
 
+use super::read::DOCUMENT_BYTES_MAX;
 use crate::{
-    id::ConversationId, log::sqlite::FileStamp, mirror::imported::ImportedDocument, time::Timestamp,
+    id::ConversationId,
+    log::sqlite::FileStamp,
+    mirror::{
+        imported::ImportedDocument,
+        lives::{Life, is_of_before, set_aside_at},
+    },
+    time::Timestamp,
 };
 
 /// Ending of a file that is not in place yet.
 const TEMPORARY: &str = ".json.tmp";
+
+/// What stands between a conversation's id and the time at which an edited file of it was kept.
+const EDITED: &str = "edited-";
 
 /// A document on its way into the directory.
 #[derive(Debug)]
@@ -105,6 +115,7 @@ fn write(path: &Path, json: &[Arc<str>]) -> io::Result<Metadata> {
 pub(super) fn publish(
     dir: &Path,
     staged: Staged,
+    is_set_aside: impl Fn(),
 ) -> Result<Published, (ConversationId, io::Error)> {
     let Staged { document, stamp } = staged;
     let replace = || {
@@ -112,7 +123,11 @@ pub(super) fn publish(
         let set_aside = match fs::symlink_metadata(&path) {
             Ok(found) if document.ours.contains(&Some(self::stamp(&found))) => None,
             Ok(_) if document.supersedes(&path, &temporary(dir, &document.id))? => None,
-            Ok(_) => Some(set_aside(dir, &document.id, &path)?),
+            Ok(_) => {
+                let kept = set_aside(dir, &document.id, &path)?;
+                is_set_aside();
+                Some(kept)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -143,8 +158,8 @@ pub(super) fn discard(dir: &Path, id: &ConversationId) {
 
 fn set_aside(dir: &Path, id: &ConversationId, path: &Path) -> io::Result<PathBuf> {
     let time = Timestamp::now().to_string().replace(':', "");
-    let kept = free_name(&dir.join(format!("{id}.edited-{time}.json")), |number| {
-        dir.join(format!("{id}.edited-{time}-{number}.json"))
+    let kept = free_name(&dir.join(format!("{id}.{EDITED}{time}.json")), |number| {
+        dir.join(format!("{id}.{EDITED}{time}-{number}.json"))
     });
     fs::rename(path, &kept)?;
     Ok(kept)
@@ -155,6 +170,45 @@ fn set_aside(dir: &Path, id: &ConversationId, path: &Path) -> io::Result<PathBuf
 /// No id holds a dot, so what begins with the id and a dot is its own. The FastAPI service named the
 /// file of a UUID as its client spelled it.
 pub(super) fn remove_all(dir: &Path, id: &ConversationId) -> io::Result<()> {
+    remove_those(dir, id, |_| Ok(true))
+}
+
+/// Removes those files of a conversation that an earlier life of its id left, which was deleted
+/// before the one that `began` then.
+pub(super) fn remove_earlier(
+    dir: &Path,
+    id: &ConversationId,
+    life: Life,
+    began: Timestamp,
+) -> io::Result<()> {
+    let edited = format!("{id}.{EDITED}");
+    remove_those(dir, id, |file| {
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(TEMPORARY) {
+            return Ok(true);
+        }
+        if let Some(set_aside) = set_aside_at(&name, &edited) {
+            return Ok(set_aside < began);
+        }
+        let metadata = file.metadata()?;
+        let micros = stamp(&metadata).mtime_ns / 1_000;
+        let writer = match metadata.len() {
+            0..=DOCUMENT_BYTES_MAX => ImportedDocument::parse(id, &fs::read(file.path())?)
+                .ok()
+                .and_then(|document| life.writer_of(&document)),
+            _ => None,
+        };
+        let changed = Some(Timestamp::from_micros(micros));
+        Ok(is_of_before(writer, changed, began))
+    })
+}
+
+fn remove_those(
+    dir: &Path,
+    id: &ConversationId,
+    goes: impl Fn(&DirEntry) -> io::Result<bool>,
+) -> io::Result<()> {
     let is_uuid = Uuid::try_parse(id.as_str()).is_ok();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -163,7 +217,7 @@ pub(super) fn remove_all(dir: &Path, id: &ConversationId) -> io::Result<()> {
         let ours = name.split_once('.').is_some_and(|(stem, _)| {
             stem == id.as_str() || (is_uuid && stem.eq_ignore_ascii_case(id.as_str()))
         });
-        if ours {
+        if ours && goes(&entry)? {
             fs::remove_file(entry.path())?;
         }
     }

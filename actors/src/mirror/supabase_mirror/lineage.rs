@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::{task::spawn_blocking, time::timeout};
-use uuid::Uuid;
-
 use super::{
     documents::upper_case_key,
     work::{Failed, Work},
@@ -21,10 +18,12 @@ use crate::{
         AdoptError, Adopted, Rendered,
         imported::ImportedDocument,
         json_files::DOCUMENT_BYTES_MAX,
+        lives::{Life, Writer},
         supabase::{Copying, Metadata, ObjectInfo},
     },
     time::Timestamp,
 };
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long a conversation gets to take something over: it may wait for its log.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(60);
@@ -49,31 +48,6 @@ enum Taken {
     Nothing,
     /// It has parted from ours.
     Aside(Lineage),
-}
-
-/// Whose an object is, by what its writer said of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writer {
-    /// This log, in this life of the id.
-    Us,
-    /// This log, before the id was deleted.
-    UsBefore,
-    /// Not known to this log.
-    Another,
-}
-
-fn writer(log: Uuid, incarnation: u64, seq: u64, row: &MirrorRow, ours: Uuid) -> Writer {
-    if log != ours {
-        Writer::Another
-    } else if incarnation == row.incarnation {
-        Writer::Us
-    } else if seq <= row.deleted_seq {
-        // Numbers go on over deletions.
-        Writer::UsBefore
-    } else {
-        // A life that this log, restored from a backup, knows nothing of.
-        Writer::Another
-    }
 }
 
 pub(super) fn hex(hash: &ContentHash) -> String {
@@ -138,7 +112,8 @@ impl Work {
         hash: &ContentHash,
         found: Metadata,
     ) -> Result<Lineage, Failed> {
-        match writer(found.log, found.incarnation, found.seq, row, self.log_id()) {
+        let life = Life::of(row, self.log_id());
+        match life.writer(found.log, found.incarnation, found.seq) {
             Writer::UsBefore => Ok(Lineage::Within),
             Writer::Another => self.foreign(row, loaded).await,
             Writer::Us if found.seq == ours.seq && found.hash == hex(hash) => Ok(Lineage::Same),
@@ -348,7 +323,7 @@ impl Work {
     }
 
     /// An object's text; `None` if it is gone, no document if it is none.
-    async fn read(
+    pub(super) async fn read(
         &self,
         key: &str,
     ) -> Result<Option<(Option<ImportedDocument>, ContentHash)>, Failed> {

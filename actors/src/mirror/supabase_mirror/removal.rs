@@ -7,9 +7,13 @@ use super::{
     work::{Failed, Outcome, Work, look_at},
 };
 use crate::{
-    log::sqlite::{Look, MirrorRow, Step},
+    log::{
+        Log as _,
+        sqlite::{Look, MirrorRow, Step},
+    },
     mirror::{
         MirrorPoint,
+        lives::{Life, is_of_before, set_aside_at},
         supabase::{SupabaseError, SupabaseErrorKind as Kind},
     },
     time::Timestamp,
@@ -49,23 +53,71 @@ impl Work {
     async fn begin_removal(&mut self, row: &MirrorRow) -> Result<(), Failed> {
         // A deletion without an answer may be carried out late, too, and hit what comes after it.
         let begun = self.begin(row).await?;
-        let deleted = self.delete_objects().await;
+        let deleted = self.delete_all(self.own_keys(), |_| true).await;
         self.confirmed(begun, deleted)?;
         self.reached(MirrorPoint::Removed);
         self.delete_row().await
     }
 
-    /// Removes everything, for a conversation that lives anew.
-    pub(super) async fn remove(&mut self, row: &MirrorRow) -> Result<(), Failed> {
-        self.begin_removal(row).await
+    /// Removes what an earlier life of the id left, for a conversation that lives anew.
+    pub(super) async fn remove_earlier(&mut self, row: &MirrorRow) -> Result<(), Failed> {
+        let life = Life::of(row, self.log_id());
+        let loaded = self.tools.log.load(self.id.clone()).await?;
+        // It may have been deleted again since the row was read.
+        let Some(began) = loaded.and_then(|loaded| life.began(&loaded)) else {
+            return Err(Failed::Postponed);
+        };
+        let (mut gone, mut stays) = (Vec::new(), false);
+        for key in self.own_keys() {
+            match self.is_of_before(&key, life, began).await? {
+                Some(true) => gone.push(key),
+                Some(false) => stays |= key == self.key,
+                None => {}
+            }
+        }
+        let begin = self.copies_begin();
+        let earlier = |key: &str| set_aside_at(key, &begin).is_none_or(|at| at < began);
+        let begun = self.begin(row).await?;
+        let deleted = self.delete_all(gone, earlier).await;
+        self.confirmed(begun, deleted)?;
+        self.reached(MirrorPoint::Removed);
+        if !stays {
+            self.delete_row().await?;
+        }
+        self.removed(row, None).await?;
+        // What stays is looked at before it is written over.
+        self.checked = !stays;
+        Ok(())
+    }
+
+    /// Whether an object is what an earlier life left; `None`: there is none.
+    async fn is_of_before(
+        &self,
+        key: &str,
+        life: Life,
+        began: Timestamp,
+    ) -> Result<Option<bool>, Failed> {
+        let info = match self.tools.client.info(key).await {
+            Ok(info) => info,
+            // Then it holds none of that name, either.
+            Err(error) if error.kind == Kind::RejectedName => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(info) = info else {
+            return Ok(None);
+        };
+        let writer = match info.metadata {
+            Some(it) => Some(life.writer(it.log, it.incarnation, it.seq)),
+            None => match self.read(key).await? {
+                Some((document, _)) => document.and_then(|it| life.writer_of(&it)),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(is_of_before(writer, info.last_modified, began)))
     }
 
     /// Records that it is gone.
-    pub(super) async fn removed(
-        &mut self,
-        row: &MirrorRow,
-        look: Option<Look>,
-    ) -> Result<(), Failed> {
+    async fn removed(&mut self, row: &MirrorRow, look: Option<Look>) -> Result<(), Failed> {
         let seq = row.deleted_seq;
         self.record(row, Step::Removed { seq, look }).await
     }
@@ -80,19 +132,27 @@ impl Work {
     /// Whether any object of it is there.
     async fn came_back(&self) -> Result<bool, SupabaseError> {
         let client = &self.tools.client;
-        for key in [Some(self.key.clone()), upper_case_key(&self.id)] {
-            if let Some(key) = key
-                && client.info(&key).await?.is_some()
-            {
+        for key in self.own_keys() {
+            if client.info(&key).await?.is_some() {
                 return Ok(true);
             }
         }
         Ok(!self.copies().await?.is_empty())
     }
 
+    /// Keys of its object, and of the one that the FastAPI service may have named in upper case.
+    fn own_keys(&self) -> Vec<String> {
+        let keys = [Some(self.key.clone()), upper_case_key(&self.id)];
+        keys.into_iter().flatten().collect()
+    }
+
+    fn copies_begin(&self) -> String {
+        format!("{}.conflict-", self.id)
+    }
+
     /// Keys of what was kept of it beside its object.
     async fn copies(&self) -> Result<Vec<String>, SupabaseError> {
-        let begin = format!("{}.conflict-", self.id);
+        let begin = self.copies_begin();
         let mut copies = vec![];
         let mut listing = self.tools.client.list(format!("{}.", self.id));
         while let Some(page) = listing.next_page().await? {
@@ -102,19 +162,26 @@ impl Work {
         Ok(copies)
     }
 
-    async fn delete_objects(&self) -> Result<(), SupabaseError> {
-        let client = &self.tools.client;
-        match client.delete(&self.key).await {
-            Ok(_) => {}
-            // Then it holds none of that name, either.
-            Err(error) if error.kind == Kind::RejectedName => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        if let Some(key) = upper_case_key(&self.id) {
-            client.delete(&key).await?;
-        }
-        for copy in self.copies().await? {
-            client.delete(&copy).await?;
+    /// Deletes these objects, and those copies that are to go.
+    async fn delete_all(
+        &self,
+        keys: Vec<String>,
+        goes: impl Fn(&str) -> bool,
+    ) -> Result<(), SupabaseError> {
+        self.delete_objects(&keys).await?;
+        let mut copies = self.copies().await?;
+        copies.retain(|key| goes(key));
+        self.delete_objects(&copies).await
+    }
+
+    async fn delete_objects(&self, keys: &[String]) -> Result<(), SupabaseError> {
+        for key in keys {
+            match self.tools.client.delete(key).await {
+                Ok(_) => {}
+                // Then it holds none of that name, nor one beside it.
+                Err(error) if error.kind == Kind::RejectedName => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

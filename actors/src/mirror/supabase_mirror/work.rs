@@ -215,9 +215,7 @@ impl Work {
                 return self.removal(&row).await;
             }
             if row.owes_removal() {
-                self.remove(&row).await?;
-                self.removed(&row, None).await?;
-                self.checked = true;
+                self.remove_earlier(&row).await?;
                 continue;
             }
             if row.mirrored_seq >= row.seq {
@@ -309,6 +307,7 @@ impl Work {
         };
         self.reached(MirrorPoint::BeforeUpload);
         let begun = self.begin(row).await?;
+        self.reached(MirrorPoint::UploadBegun);
         let sent = self
             .tools
             .client
