@@ -1,6 +1,6 @@
 # Plain POSIX make: needs cargo and a C compiler (SQLite and the TLS library are built from source).
 .POSIX:
-.PHONY: help run build test lint bench fmt clean tools
+.PHONY: help run build test lint bench fmt clean tools browser
 
 help:
 	@echo 'make run     build in release mode and serve on http://127.0.0.1:8000'
@@ -17,7 +17,7 @@ run: tools
 build: tools
 	cargo build --release --locked
 
-test: tools
+test: tools browser
 	cargo test --workspace --locked
 
 lint: tools
@@ -37,3 +37,10 @@ clean:
 tools:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs' >&2; exit 1; }
 	@command -v "$${CC:-cc}" >/dev/null || { echo 'a C compiler is missing: install gcc or clang, or name one in CC' >&2; exit 1; }
+
+# One test drives a real browser: the one that CHROMIUM names, else Debian's, which is installed.
+browser:
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { \
+		command -v apt-get >/dev/null && apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; \
+	} || { echo 'a browser is missing: install chromium, or name one in CHROMIUM' >&2; exit 1; }

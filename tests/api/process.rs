@@ -106,9 +106,14 @@ impl Launch {
             .kill_on_drop(true);
     }
 
-    /// Runs the server until it listens.
+    /// Runs the server until it listens, on a free port.
     pub async fn start(&self) -> Process {
-        let mut child = self.command(&["--port", "0"]).spawn().unwrap();
+        self.start_on("0").await
+    }
+
+    /// The same, on this port.
+    pub async fn start_on(&self, port: &str) -> Process {
+        let mut child = self.command(&["--port", port]).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (said, mut heard) = watch::channel(String::new());
         tokio::spawn(async move {

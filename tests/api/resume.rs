@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::helpers::{Socket, TestApp, within};
 
 mod again;
+mod browser;
 pub mod event_source;
 mod killed;
 mod sockets;
