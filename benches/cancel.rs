@@ -6,45 +6,17 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use idol_router::{
-    application::{Application, Tuning},
-    config::Config,
-};
 use idol_simulator::{Script, Simulator};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+mod support;
 
 const STOPS: usize = 200;
 /// Replies under way beside the one that is stopped.
 const OTHERS: [usize; 2] = [0, 100];
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A whole server in this process.
-fn serve(simulator: &Simulator) -> (SocketAddr, TempDir) {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let settings = HashMap::from([
-        ("PORT", "0".to_owned()),
-        ("DATA_DIR", directory.path().to_str().unwrap().to_owned()),
-        ("OPENROUTER_BASE_URL", simulator.base_url()),
-        ("MIRROR_IDLE_SECS", "3600".to_owned()),
-    ]);
-    let (ready, address) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        actix_web::rt::System::new().block_on(async move {
-            let config = Config::from_lookup(&|name| settings.get(name).cloned()).unwrap();
-            let application = Application::build(config, Tuning::default()).await.unwrap();
-            ready.send(application.address()).unwrap();
-            application.run_until(std::future::pending()).await.unwrap();
-        });
-    });
-    (address.recv().unwrap(), directory)
-}
 
 /// A reply under way: its stream, after its first event.
 async fn begun(http: &reqwest::Client, url: &str, conversation: &str) -> reqwest::Response {
@@ -66,7 +38,7 @@ async fn main() {
     }
     for others in OTHERS {
         let simulator = Simulator::start().unwrap();
-        let (address, _directory) = serve(&simulator);
+        let (address, _directory) = support::serve(&simulator);
         let (http, url) = (reqwest::Client::new(), format!("http://{address}"));
         // Replies that nobody reads to the end: the simulator sends a token every 20 ms.
         let endless = "tokens=3000,gap=20ms";

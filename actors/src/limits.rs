@@ -111,3 +111,7 @@ const _: () = assert!(CREDIT_BATCH * 2 <= CREDIT_WINDOW);
 const _: () = assert!((WATCHED_MAX + OWN_TURNS_MAX) * (CREDIT_WINDOW as usize) <= SESSION_MAILBOX);
 const _: () = assert!(LOAD_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());
 const _: () = assert!(APPEND_DEADLINE.as_secs() < COMMAND_DEADLINE.as_secs());
+
+/// How long a start waits for the lock of its data directory, which the process before it may hold
+/// for a moment after its end.
+pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);

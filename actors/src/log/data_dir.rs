@@ -5,7 +5,11 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Instant,
 };
+
+use crate::limits;
 
 /// A data directory that this process alone uses.
 ///
@@ -46,6 +50,8 @@ pub enum DataDirError {
 
 impl DataDir {
     /// Makes the directory if it is missing and locks it, before anything in it is opened.
+    ///
+    /// Blocks for [`limits::LOCK_PATIENCE`] at most.
     pub fn lock(path: impl Into<PathBuf>) -> Result<Self, DataDirError> {
         let path = path.into();
         let not_writable = |path: &Path| {
@@ -61,7 +67,7 @@ impl DataDir {
             .truncate(false)
             .open(&lock_path)
             .map_err(not_writable(&lock_path))?;
-        match lock.try_lock() {
+        match lock_soon(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path }),
             Err(TryLockError::Error(source)) => {
@@ -105,6 +111,24 @@ fn make_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// A lock may outlive its process for a moment: whoever forked from it holds it, too, until it runs
+/// a program of its own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a start waits, before anything else runs"
+)]
+fn lock_soon(lock: &File) -> Result<(), TryLockError> {
+    let start = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if start.elapsed() < limits::LOCK_PATIENCE => {
+                thread::sleep(limits::LOCK_PATIENCE / 20);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Leaves the process id in the lock file, for the operator who wonders who holds it.
