@@ -150,6 +150,16 @@ pub struct JsonFiles {
     sweep: Option<LaggingCursor>,
     alarm: Option<(Instant, SpawnHandle)>,
     flushes: Vec<oneshot::Sender<usize>>,
+    /// What failed is due again after what is under way.
+    then: Then,
+}
+
+/// What comes after a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoOn,
+    /// It began before all was to be written: what fails in it has another try.
+    Hasten,
 }
 
 impl JsonFiles {
@@ -175,6 +185,7 @@ impl JsonFiles {
             sweep: Some(LaggingCursor::default()),
             alarm: None,
             flushes: vec![],
+            then: Then::GoOn,
         });
         Running {
             address,
@@ -227,6 +238,9 @@ impl Handler<Flush> for JsonFiles {
         self.flushes.push(reply);
         self.sweep = Some(LaggingCursor::default());
         self.schedule.hasten(Instant::now());
+        if self.busy {
+            self.then = Then::Hasten;
+        }
         ctx.run_later(flush.deadline, |actor, _| actor.answer_flushes());
         self.pump(ctx);
         // Unanswered only if the actor ends, and then nothing counts.
@@ -265,6 +279,9 @@ impl JsonFiles {
         ctx.spawn(round.map(|outcomes, actor, ctx| {
             actor.busy = false;
             actor.settle(outcomes);
+            if std::mem::replace(&mut actor.then, Then::GoOn) == Then::Hasten {
+                actor.schedule.hasten(Instant::now());
+            }
             actor.pump(ctx);
         }));
     }

@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Mutex};
 
 use actix::System;
 use tempfile::TempDir;
@@ -82,13 +82,17 @@ impl Bench {
     }
 
     fn run(&self, idle: Duration) -> Running {
+        self.run_with(idle, Arc::new(Messages))
+    }
+
+    fn run_with(&self, idle: Duration, render: Arc<dyn Render>) -> Running {
         let options = JsonFilesOptions {
             hook: None,
             dir: self.dir.conversations(),
             idle,
             space: None,
         };
-        JsonFiles::run(Arc::clone(&self.log), Arc::new(Messages), options)
+        JsonFiles::run(Arc::clone(&self.log), render, options)
     }
 
     async fn begin(&self, name: &str) {
@@ -315,6 +319,52 @@ fn one_bad_conversation_holds_up_nobody() {
         let state = running.state.borrow().clone();
         assert_eq!((state.backlog, state.written), (1, 2));
         assert!(state.trouble.is_none() && state.oldest.is_some());
+        running.stop();
+    });
+}
+
+/// Refuses the first document, when it is told to.
+struct OnceRefused {
+    asked: std::sync::mpsc::Sender<()>,
+    refuse: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+}
+
+impl Render for OnceRefused {
+    fn render(&self, id: &ConversationId, loaded: Loaded) -> Result<Rendered, RenderError> {
+        let first = self.refuse.lock().unwrap().take();
+        let Some(refuse) = first else {
+            return Messages.render(id, loaded);
+        };
+        self.asked.send(()).unwrap();
+        refuse.recv_timeout(DEADLINE).unwrap();
+        Err(RenderError("the first time".to_owned()))
+    }
+}
+
+#[test]
+fn what_fails_while_all_is_to_be_written_is_tried_again_before_the_end() {
+    in_a_system(async {
+        let bench = Bench::new();
+        bench.begin("a").await;
+        let ((asked, was_asked), (refuse, refused)) =
+            (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let render = OnceRefused {
+            asked,
+            refuse: Mutex::new(Some(refused)),
+        };
+        let running = bench.run_with(Duration::ZERO, Arc::new(render));
+        let asked = tokio::task::spawn_blocking(move || was_asked.recv_timeout(DEADLINE));
+        asked.await.unwrap().unwrap();
+        let deadline = DEADLINE;
+        let flushed = running.address.send(Flush { deadline });
+        // It has come when what was sent after it has.
+        let (id, seq, bytes) = (id("b"), 1, 9);
+        let behind = running.address.send(Changed { id, seq, bytes });
+        behind.await.unwrap();
+        refuse.send(()).unwrap();
+
+        assert_eq!(flushed.await.unwrap(), 0);
+        assert_eq!(bench.names(), ["a.json"]);
         running.stop();
     });
 }
