@@ -238,6 +238,12 @@ impl Conversation {
             let Some(turn) = record.turn else { continue };
             let kept = |run| self.streams.find_run(turn, run).is_some();
             let again = record.ran_again();
+            // Its live events do not tell what it took over of a turn that it replaced, and that
+            // one may be kept no more.
+            let took_over = !record.is_open() && !record.stayed().is_empty();
+            if took_over && record.accepted() > seq && kept(record.runs.len()) {
+                return Err(lead);
+            }
             if again && record.accepted() > seq && !kept(1) {
                 behind.push((record.accepted(), record, Telling::Messages));
             }
