@@ -413,6 +413,25 @@ async fn each_message_of_a_turn_of_several_has_its_place() {
 }
 
 #[tokio::test]
+async fn what_a_regenerated_reply_answers_is_told_also_where_that_reply_alone_is_kept() {
+    let app = TestApp::start().await;
+    app.chat("c1", "before").await;
+    let (_, told) = resumed(&app, "c1", &[]).await;
+    let mut seen = Picture::default();
+    seen.take(&told);
+    app.chat("c1", "asked").await;
+    let again = app.post("/conversation/c1/regenerate", json!({})).await;
+    assert_eq!(again.status(), 200);
+
+    for has in [
+        over_a_socket(&app, seen.clone()).await,
+        over_events(&app, seen.clone()).await,
+    ] {
+        assert_eq!(has.said(), app.said("c1").await);
+    }
+}
+
+#[tokio::test]
 async fn what_a_regenerated_reply_answers_is_told_before_what_it_replaces() {
     let directory = tempfile::tempdir().unwrap();
     let setup = || Setup::new().data_dir(directory.path());
