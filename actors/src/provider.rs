@@ -12,15 +12,22 @@ use serde_json::value::RawValue;
 use crate::{id::TurnId, json_text::JsonText};
 
 pub use body::{ChatBody, Places};
+pub use endpoint::EndpointError;
 
 pub mod attempts;
 mod body;
 pub mod breaker;
 pub mod budget;
+//EL
 pub mod embedded;
+mod endpoint;
+pub mod failure;
 pub mod openrouter;
 pub mod protection;
+mod report;
 pub mod seam;
+mod text;
+//WH
 
 /// Asks for one reply. The answer is a guard: dropping it closes the upstream call at once.
 #[derive(Message)]
@@ -189,6 +196,22 @@ pub enum Upstream {
     OpenRouter,
     /// The companion inside this process.
     Embedded,
+    /// ElevenLabs, or whatever speaks at `ELEVENLABS_BASE_URL`.
+    ElevenLabs,
+    /// OpenAI, or whatever transcribes at `OPENAI_BASE_URL`.
+    Whisper,
+}
+
+impl Upstream {
+    /// What users call it, who may not know its name; the subject of an error's sentence.
+    #[must_use]
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::OpenRouter | Self::Embedded => "The model provider",
+            Self::ElevenLabs => "The speech provider",
+            Self::Whisper => "The transcription provider",
+        }
+    }
 }
 
 impl fmt::Display for Upstream {
@@ -196,6 +219,8 @@ impl fmt::Display for Upstream {
         f.write_str(match self {
             Self::OpenRouter => "OpenRouter",
             Self::Embedded => "embedded companion",
+            Self::ElevenLabs => "ElevenLabs",
+            Self::Whisper => "transcription",
         })
     }
 }

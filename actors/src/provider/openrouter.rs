@@ -1,6 +1,6 @@
 //! OpenRouter, and whatever else serves chat completions in its shape.
 //!
-//! The actor sends requests; [`chunk`], [`reply`] and [`failure`] are pure and know the wire.
+//! The actor sends requests; [`chunk`] and [`reply`] are pure and know the wire.
 
 use std::sync::Arc;
 
@@ -15,14 +15,12 @@ mod asking;
 mod call;
 pub mod chunk;
 mod config;
-pub mod failure;
+mod failure;
 pub mod models;
 mod passage;
 mod raw;
 pub mod reply;
-mod report;
 mod shape;
-mod text;
 mod watch;
 
 /// Asks the upstream for replies; one for each arbiter thread, with its own connections, so that

@@ -19,11 +19,14 @@ use super::{
     Upstream, UpstreamError, UpstreamErrorKind,
     breaker::{Admitted, Breaker, BreakerPolicy, BreakerState, CallEnd},
     budget::RetryBudget,
+    failure,
 };
 
 /// What an operator chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtectionPolicy {
+    /// Who is asked.
+    pub upstream: Upstream,
     /// Calls under way at once.
     pub calls: usize,
     /// Calls of one model under way at once, so that a slow one leaves room for the others.
@@ -41,6 +44,7 @@ pub struct ProtectionPolicy {
 impl Default for ProtectionPolicy {
     fn default() -> Self {
         Self {
+            upstream: Upstream::OpenRouter,
             calls: 1_024,
             calls_of_model: 768,
             queued: 256,
@@ -343,31 +347,25 @@ impl Protection {
         self.counts.refused_open.fetch_add(1, Ordering::Relaxed);
         // Spread, so that they do not all come back at once.
         let wait = wait.mul_f64(1.0 + fastrand::f64() / 4.0);
-        unavailable(
-            "The model provider fails too often and is left alone for a while",
-            wait,
-        )
+        self.unavailable("fails too often and is left alone for a while", wait)
     }
 
     fn full(&self) -> UpstreamError {
         self.counts.refused_full.fetch_add(1, Ordering::Relaxed);
         let wait = FULL_RETRY_AFTER.mul_f64(0.5 + fastrand::f64());
-        unavailable("Too many replies are asked for at once", wait)
+        self.unavailable("is asked for too much at once", wait)
+    }
+
+    fn unavailable(&self, what: &str, wait: Duration) -> UpstreamError {
+        UpstreamError {
+            kind: UpstreamErrorKind::Unavailable,
+            retry_after: Some(wait),
+            ..failure::failed(self.policy.upstream, what)
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn unavailable(message: &str, wait: Duration) -> UpstreamError {
-    UpstreamError {
-        upstream: Upstream::OpenRouter,
-        kind: UpstreamErrorKind::Unavailable,
-        message: message.to_owned(),
-        retry_after: Some(wait),
-        retryable: None,
-        too_long: None,
     }
 }
 

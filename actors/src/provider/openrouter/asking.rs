@@ -116,7 +116,7 @@ impl Asking {
             }
         }
         let end = end.map_err(|mut error| {
-            self.endpoint.redact(&mut error.message);
+            self.endpoint.http.redact(&mut error.message);
             error
         });
         let usage = state.passage.usage();

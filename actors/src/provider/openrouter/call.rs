@@ -1,7 +1,5 @@
 //! One call upstream: from the request to its last deltas.
 
-use std::{error::Error as _, time::SystemTime};
-
 use actix::{Recipient, prelude::SendError};
 use bytes::Bytes;
 use reqwest::{
@@ -24,18 +22,13 @@ use crate::{
     codec::sse::EVENT_BYTES_MAX,
     id::TurnId,
     provider::{
-        Delta, Progress, UpstreamError, UpstreamErrorKind,
+        Delta, Progress, Upstream, UpstreamErrorKind,
         breaker::CallEnd,
+        endpoint::{read_body, root_cause},
         protection::{Call, Went},
         seam::Restarted,
     },
 };
-
-/// As much of an error's body is read; the sentence in it comes early.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
-
-/// As long is waited for an error's body: its status alone is enough.
-const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
 /// As long may a stream take to end after `[DONE]`, for its connection to be used again.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
@@ -66,6 +59,7 @@ pub(super) async fn call(
     out: &Call,
 ) -> Result<Called, Gone> {
     let request = endpoint
+        .http
         .post("/chat/completions")
         .header(ACCEPT, HeaderValue::from_static("text/event-stream"))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -75,19 +69,19 @@ pub(super) async fn call(
         Ok(Err(error)) if error.is_connect() => {
             return Ok(Called {
                 deltas: Vec::new(),
-                end: Err(transport(&error)),
+                end: Err(endpoint.http.transport(&error)),
                 went: Went {
                     reach: CallEnd::Badly,
                     model: CallEnd::Neither,
                 },
             });
         }
-        Ok(Err(error)) => return Ok(called((Vec::new(), Err(transport(&error))))),
+        Ok(Err(error)) => return Ok(called((Vec::new(), Err(endpoint.http.transport(&error))))),
         Err(_) => return Ok(called((Vec::new(), Err(watch.passed(Phase::Waiting))))),
     };
     out.reached();
     if !response.status().is_success() {
-        let refusal = refusal(response, &watch).await;
+        let refusal = endpoint.http.refusal(response, watch.whole).await.error;
         if !matches!(
             refusal.kind,
             UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout | UpstreamErrorKind::RateLimited
@@ -238,39 +232,13 @@ fn drain(mut response: Response) {
 
 async fn read_whole(response: Response, mut reader: ReplyReader, watch: &Watch) -> Last {
     let (mut body, mut deltas) = (Vec::new(), Vec::new());
-    let read = read_body(response, EVENT_BYTES_MAX, &mut body);
+    let read = read_body(Upstream::OpenRouter, response, EVENT_BYTES_MAX, &mut body);
     let end = match timeout_at(watch.deadline(Phase::Waiting), read).await {
         Ok(Ok(())) => reader.read_whole(&body, &mut deltas),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(watch.passed(Phase::Waiting)),
     };
     (deltas, end)
-}
-
-async fn refusal(response: Response, watch: &Watch) -> UpstreamError {
-    let status = response.status().as_u16();
-    let headers = response.headers().clone();
-    let wait = watch.whole.min(Instant::now() + ERROR_BODY_WAIT);
-    let mut body = Vec::new();
-    // However the reading ends: what has come is looked at, and the status says enough.
-    drop(timeout_at(wait, read_body(response, ERROR_BYTES_MAX, &mut body)).await);
-    failure::of_response(status, &headers, &body, SystemTime::now())
-}
-
-/// Reads a body up to `limit` bytes; what was read stays in `body` whatever happens.
-pub(super) async fn read_body(mut response: Response, limit: usize, body: &mut Vec<u8>) -> End {
-    loop {
-        match response.chunk().await {
-            Ok(Some(bytes)) if body.len() + bytes.len() <= limit => body.extend_from_slice(&bytes),
-            Ok(Some(bytes)) => {
-                body.extend_from_slice(&bytes[..limit - body.len()]);
-                let message = format!("sent an answer of more than {limit} bytes");
-                return Err(failure::failed(message));
-            }
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(transport(&error)),
-        }
-    }
 }
 
 /// Where the messages go.
@@ -315,22 +283,4 @@ impl Media {
             Self::Events
         }
     }
-}
-
-/// A request that got no answer.
-fn transport(error: &reqwest::Error) -> UpstreamError {
-    match (error.is_connect(), error.is_timeout()) {
-        (true, true) => failure::timed_out("gave no connection in time"),
-        (true, false) => failure::failed(format!("gave no connection: {}", root_cause(error))),
-        (false, _) => failure::failed(format!("broke the connection: {}", root_cause(error))),
-    }
-}
-
-/// The innermost reason: the outer ones repeat the URL and the libraries' names.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    while let Some(inner) = cause.and_then(std::error::Error::source) {
-        cause = Some(inner);
-    }
-    cause.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }

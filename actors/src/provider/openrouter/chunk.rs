@@ -12,11 +12,10 @@ use super::{
     failure,
     raw::{object, parse_raw, raw_json, seconds, string},
     shape::{self, Chunk, ContentPart},
-    text::push_canonical,
 };
 use crate::{
     json_text::{JsonText, cut_at_or_below},
-    provider::{Delta, RawJson, ReplyHead, UpstreamError},
+    provider::{Delta, RawJson, ReplyHead, UpstreamError, text::push_canonical},
 };
 
 /// Reads the chunks of one reply, in order.

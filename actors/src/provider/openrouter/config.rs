@@ -1,38 +1,15 @@
 //! What an operator chooses about the upstream, and what follows from it for every request.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use reqwest::{
-    Client, RequestBuilder, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+use reqwest::header::{AUTHORIZATION, HeaderName};
+use secrecy::SecretString;
+
+use crate::provider::{
+    EndpointError, Upstream,
+    attempts::RetryPolicy,
+    endpoint::{self, check_deadline},
 };
-use secrecy::{ExposeSecret, SecretString};
-
-use super::report::CUT;
-use crate::provider::attempts::RetryPolicy;
-
-/// What every request says it comes from.
-const USER_AGENT: &str = concat!("idol-router/", env!("CARGO_PKG_VERSION"));
-
-/// An unused connection is kept this long: longer than the pauses of a talk, shorter than the
-/// patience of the proxies in between.
-const POOL_IDLE: Duration = Duration::from_secs(60);
-
-/// A dead network path is noticed this soon, instead of when a reply's silence runs out: over
-/// HTTP/2 one connection carries many replies.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Over HTTP/2 a reply whose listener is slow may fill its own window, 64 KiB, but some hundred
-/// such replies must not use up the window that all on the connection share.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
-
-/// So many first characters of a key are no secret: they are the same in most keys.
-const KEY_PART_MIN: usize = 8;
-
-/// No deadline is longer. Far ones would overflow the clock.
-const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Where replies come from, and on what terms.
 #[derive(Debug, Clone)]
@@ -83,56 +60,21 @@ impl Default for Deadlines {
 /// What is wrong with an [`OpenRouterConfig`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRouterConfigError {
-    /// The base URL is none.
-    #[error("base URL {url:?}: {reason}")]
-    BaseUrl {
-        /// As given.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A value holds characters that no HTTP header can. The value itself is not shown: it may be
-    /// the key.
-    #[error("the {what} holds characters that an HTTP header cannot")]
-    Header {
-        /// Which value.
-        what: &'static str,
-    },
-    /// A deadline of zero, or beyond a day.
-    #[error("the {what} deadline must be more than zero and at most {} s", DEADLINE_MAX.as_secs())]
-    Deadline {
-        /// Which one.
-        what: &'static str,
-    },
+    /// How it is to be reached.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// No room for any reply.
     #[error("the largest reply must be more than zero bytes")]
     NoRoom,
-    /// The HTTP client cannot be set up.
-    #[error("the HTTP client cannot be set up: {reason}")]
-    Client {
-        /// The client's words.
-        reason: String,
-    },
 }
 
 /// A checked configuration: the client and what every request needs.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Endpoint {
-    client: Client,
-    base_url: String,
-    headers: HeaderMap,
-    api_key: Option<SecretString>,
+    pub(super) http: endpoint::Endpoint,
     pub(super) deadlines: Deadlines,
     pub(super) reply_bytes_max: usize,
     pub(super) retry: RetryPolicy,
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("base_url", &self.base_url)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Endpoint {
@@ -144,124 +86,32 @@ impl Endpoint {
             whole,
         } = config.deadlines;
         for (what, deadline) in [
-            ("connect", connect),
             ("first-token", first_token),
             ("silence", silence),
             ("whole-reply", whole),
         ] {
-            if deadline.is_zero() || deadline > DEADLINE_MAX {
-                return Err(OpenRouterConfigError::Deadline { what });
-            }
+            check_deadline(what, deadline)?;
         }
         if config.reply_bytes_max == 0 {
             return Err(OpenRouterConfigError::NoRoom);
         }
+        let title = config.title.as_ref();
+        let http = endpoint::Endpoint::new(Upstream::OpenRouter, &config.base_url, connect)?
+            .with_key(config.api_key.as_ref(), AUTHORIZATION, "Bearer ")?
+            .with_header(
+                HeaderName::from_static("http-referer"),
+                "referer",
+                config.http_referer.as_ref(),
+            )?
+            .with_header(HeaderName::from_static("x-openrouter-title"), "title", title)?
+            .with_header(HeaderName::from_static("x-title"), "title", title)?;
         Ok(Self {
-            client: client(connect)?,
-            base_url: base_url(&config.base_url)?,
-            headers: headers(config)?,
-            api_key: config.api_key.clone(),
+            http,
             deadlines: config.deadlines,
             reply_bytes_max: config.reply_bytes_max,
             retry: config.retry,
         })
     }
-
-    pub(super) fn post(&self, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.base_url);
-        self.client.post(url).headers(self.headers.clone())
-    }
-
-    pub(super) fn get(&self, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.base_url);
-        self.client.get(url).headers(self.headers.clone())
-    }
-
-    /// Takes our key out of an upstream's words; some servers repeat it.
-    pub(super) fn redact(&self, message: &mut String) {
-        let key = self.api_key.as_ref().map(ExposeSecret::expose_secret);
-        let Some(key) = key.filter(|key| !key.is_empty()) else {
-            return;
-        };
-        if message.contains(key) {
-            *message = message.replace(key, "(key)");
-        }
-        // Words that were cut to their longest may end within the key.
-        if let Some(words) = message.strip_suffix(CUT)
-            && let Some(part) = (KEY_PART_MIN..key.len())
-                .rev()
-                .filter_map(|end| key.get(..end))
-                .find(|part| words.ends_with(part))
-        {
-            let end = words.len() - part.len();
-            message.truncate(end);
-            message.push_str("(key)");
-            message.push(CUT);
-        }
-    }
-}
-
-fn client(connect: Duration) -> Result<Client, OpenRouterConfigError> {
-    Client::builder()
-        .user_agent(USER_AGENT)
-        .connect_timeout(connect)
-        .tcp_nodelay(true)
-        .tcp_keepalive(PING_EVERY)
-        .pool_idle_timeout(POOL_IDLE)
-        .http2_keep_alive_interval(PING_EVERY)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
-        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        // A redirect would take the key and the prompt to a place nobody chose; so would a proxy
-        // found in the environment.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(|error| OpenRouterConfigError::Client {
-            reason: error.to_string(),
-        })
-}
-
-fn base_url(given: &str) -> Result<String, OpenRouterConfigError> {
-    let wrong = |reason: &str| OpenRouterConfigError::BaseUrl {
-        url: given.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let url = Url::parse(given.trim()).map_err(|error| wrong(&error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong("must begin with http:// or https://"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("must end with the path, without `?` or `#`"));
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
-}
-
-fn headers(config: &OpenRouterConfig) -> Result<HeaderMap, OpenRouterConfigError> {
-    let mut headers = HeaderMap::new();
-    let mut insert = |name: HeaderName, what, value: &str| {
-        let wrong = |_| OpenRouterConfigError::Header { what };
-        let mut value = HeaderValue::from_str(value).map_err(wrong)?;
-        value.set_sensitive(name == AUTHORIZATION);
-        headers.insert(name, value);
-        Ok(())
-    };
-    if let Some(key) = &config.api_key {
-        let bearer = format!("Bearer {}", key.expose_secret());
-        insert(AUTHORIZATION, "API key", &bearer)?;
-    }
-    if let Some(referer) = &config.http_referer {
-        insert(HeaderName::from_static("http-referer"), "referer", referer)?;
-    }
-    if let Some(title) = &config.title {
-        insert(
-            HeaderName::from_static("x-openrouter-title"),
-            "title",
-            title,
-        )?;
-        insert(HeaderName::from_static("x-title"), "title", title)?;
-    }
-    Ok(headers)
 }
 
 #[cfg(test)]
@@ -289,7 +139,7 @@ mod tests {
     #[test]
     fn a_good_configuration_gives_good_requests() {
         let endpoint = Endpoint::new(&config()).unwrap();
-        let request = endpoint.post("/chat/completions").build().unwrap();
+        let request = endpoint.http.post("/chat/completions").build().unwrap();
         assert_eq!(
             request.url().as_str(),
             "https://openrouter.ai/api/v1/chat/completions"
@@ -298,7 +148,7 @@ mod tests {
         assert_eq!(request.headers()["x-title"], "Idol");
         assert!(!format!("{endpoint:?} {request:?} {:?}", config()).contains("sk-test"));
         let mut message = "bad key sk-test!".to_owned();
-        endpoint.redact(&mut message);
+        endpoint.http.redact(&mut message);
         assert_eq!(message, "bad key (key)!");
         let long = OpenRouterConfig {
             api_key: Some(SecretString::from("hush-0123456789")),
@@ -312,7 +162,7 @@ mod tests {
             ("not cut hush-01234", "not cut hush-01234"),
         ] {
             let mut message = words.to_owned();
-            endpoint.redact(&mut message);
+            endpoint.http.redact(&mut message);
             assert_eq!(message, shown);
         }
     }

@@ -13,11 +13,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    call::read_body,
     config::{Endpoint, OpenRouterConfig, OpenRouterConfigError},
     failure,
 };
-use crate::provider::UpstreamError;
+use crate::provider::{Upstream, UpstreamError, endpoint::read_body};
 
 /// OpenRouter's list is below 1 MiB for some 400 models.
 const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -84,14 +83,14 @@ pub async fn fetch_context_lengths(
 ) -> Result<HashMap<String, u32>, ModelsError> {
     let endpoint = Endpoint::new(config)?;
     let fetch = async {
-        let response = endpoint.get("/models").send().await;
+        let response = endpoint.http.get("/models").send().await;
         let response = response.map_err(|error| {
             failure::failed(format!("cannot be asked: {}", error.without_url()))
         })?;
         let status = response.status();
         let headers = response.headers().clone();
         let mut body = Vec::new();
-        let read = read_body(response, LIST_BYTES_MAX, &mut body).await;
+        let read = read_body(Upstream::OpenRouter, response, LIST_BYTES_MAX, &mut body).await;
         if !status.is_success() {
             let now = SystemTime::now();
             return Err(failure::of_response(status.as_u16(), &headers, &body, now));
@@ -101,7 +100,7 @@ pub async fn fetch_context_lengths(
     let body = timeout(LIST_WAIT, fetch).await;
     let body = body.map_err(|_| failure::timed_out("did not send its list of models in time"))?;
     let body = body.map_err(|mut error| {
-        endpoint.redact(&mut error.message);
+        endpoint.http.redact(&mut error.message);
         error
     })?;
     Ok(context_lengths(&body)?)

@@ -5,13 +5,10 @@ use std::borrow::Cow;
 use memchr::memchr3;
 use serde_json::value::RawValue;
 
-use super::{
-    failure,
-    text::{canonical_json, push_canonical},
-};
+use super::failure;
 use crate::{
     json_text::{JsonText, unescape},
-    provider::{RawJson, UpstreamError},
+    provider::{RawJson, UpstreamError, text::{canonical_json, push_canonical}},
 };
 
 /// Decodes a raw JSON string; anything else is `None`.

@@ -56,6 +56,7 @@ impl Report {
         let availability = error.get("availability").unwrap_or(&Value::Null);
         let fields = [
             &error["code"],
+            &error["status"],
             &error["type"],
             &error["error_type"],
             &metadata["error_type"],
