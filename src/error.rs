@@ -129,6 +129,8 @@ fn upstream(error: &UpstreamError) -> (StatusCode, Option<u64>) {
         UpstreamErrorKind::Rejected | UpstreamErrorKind::ContextTooLong => {
             (StatusCode::BAD_REQUEST, None)
         }
+        UpstreamErrorKind::AudioTooShort => (StatusCode::UNPROCESSABLE_ENTITY, None),
+        UpstreamErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None),
         UpstreamErrorKind::Auth | UpstreamErrorKind::Failed => (StatusCode::BAD_GATEWAY, None),
         UpstreamErrorKind::Credits | UpstreamErrorKind::NotConfigured { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, None)
@@ -216,6 +218,19 @@ impl ApiError {
                 kind: "value_error",
                 loc: vec![Step::Name("body".into()), Step::Name((*field).into())],
                 msg: message.clone(),
+                input: None,
+            }]),
+            Self::Engine {
+                error:
+                    EngineError::Upstream(UpstreamError {
+                        kind: UpstreamErrorKind::AudioTooShort,
+                        ..
+                    }),
+                ..
+            } => list(&[FieldError {
+                kind: "audio_too_short",
+                loc: vec![Step::Name("body".into()), Step::Name("file".into())],
+                msg: sentence.to_owned(),
                 input: None,
             }]),
             Self::Engine {

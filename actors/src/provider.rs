@@ -18,16 +18,18 @@ pub mod attempts;
 mod body;
 pub mod breaker;
 pub mod budget;
-//EL
+pub mod elevenlabs;
 pub mod embedded;
 mod endpoint;
 pub mod failure;
+pub mod hearing;
 pub mod openrouter;
 pub mod protection;
 mod report;
 pub mod seam;
+pub mod speech;
 mod text;
-//WH
+pub mod whisper;
 
 /// Asks for one reply. The answer is a guard: dropping it closes the upstream call at once.
 #[derive(Message)]
@@ -231,6 +233,8 @@ impl UpstreamErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Rejected | Self::ContextTooLong => "upstream_rejected",
+            Self::AudioTooShort => "invalid_request",
+            Self::TooLarge => "payload_too_large",
             Self::Auth => "upstream_auth",
             Self::Credits => "upstream_credits",
             Self::Timeout => "upstream_timeout",
@@ -250,6 +254,10 @@ pub enum UpstreamErrorKind {
     Rejected,
     /// The prompt is longer than the model's context. A shorter one may pass.
     ContextTooLong,
+    /// The audio is too short to hear anything in.
+    AudioTooShort,
+    /// What we sent is larger than the upstream takes.
+    TooLarge,
     /// Our key is refused.
     Auth,
     /// No credit or quota left.

@@ -219,7 +219,9 @@ fn cue(error: &UpstreamError) -> Cue {
         // All models are asked with the same key.
         Kind::Auth | Kind::Credits | Kind::NotConfigured { .. } => Cue::Never,
         // The same request is as bad the next time; another model may take it.
-        Kind::Rejected | Kind::ContextTooLong => Cue::Elsewhere,
+        Kind::Rejected | Kind::ContextTooLong | Kind::AudioTooShort | Kind::TooLarge => {
+            Cue::Elsewhere
+        }
         Kind::Unavailable => Cue::Elsewhere,
         Kind::Timeout | Kind::RateLimited | Kind::Failed => match error.retryable {
             Some(false) => Cue::Elsewhere,

@@ -204,7 +204,11 @@ impl Endpoint {
         let now = SystemTime::now();
         let mut error = failure::of_response(self.upstream, status, &headers, &body, now);
         self.redact(&mut error.message);
-        Refusal { error, status, body }
+        Refusal {
+            error,
+            status,
+            body,
+        }
     }
 }
 

@@ -93,7 +93,9 @@ fn kind(upstream: Upstream, status: u16, report: &Report) -> UpstreamErrorKind {
     }
     // ElevenLabs sends 401, 402 or 429 for it.
     if upstream == Upstream::ElevenLabs
-        && ["quota_exceeded", "insufficient_credits"].iter().any(|word| report.has_word(word))
+        && ["quota_exceeded", "insufficient_credits"]
+            .iter()
+            .any(|word| report.has_word(word))
     {
         return Kind::Credits;
     }
@@ -115,12 +117,7 @@ fn kind(upstream: Upstream, status: u16, report: &Report) -> UpstreamErrorKind {
 
 /// One sentence for the user. Only what is our request's fault is quoted bare; our key's
 /// failures are never quoted, since some servers repeat the key in them.
-fn sentence(
-    upstream: Upstream,
-    kind: &UpstreamErrorKind,
-    place: &str,
-    report: &Report,
-) -> String {
+fn sentence(upstream: Upstream, kind: &UpstreamErrorKind, place: &str, report: &Report) -> String {
     use UpstreamErrorKind as Kind;
     let told = |what: &str| told(upstream, what);
     let with_quote = |what: &str, quoted: Option<&str>| match quoted {
@@ -133,10 +130,11 @@ fn sentence(
         Kind::Credits => told(&format!(
             "has no credit or quota left for this API key ({place})"
         )),
-        Kind::Rejected | Kind::ContextTooLong => quoted.map_or_else(
-            || told(&format!("refused the request ({place})")),
-            ToOwned::to_owned,
-        ),
+        Kind::Rejected | Kind::ContextTooLong | Kind::AudioTooShort | Kind::TooLarge => quoted
+            .map_or_else(
+                || told(&format!("refused the request ({place})")),
+                ToOwned::to_owned,
+            ),
         Kind::RateLimited => with_quote("asks for fewer requests", quoted),
         Kind::Timeout => with_quote("did not answer in time", quoted),
         Kind::Failed | Kind::Unavailable | Kind::NotConfigured { .. } => {

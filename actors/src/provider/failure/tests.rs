@@ -190,7 +190,13 @@ fn a_status_alone_is_enough() {
         (600, Kind::Failed),
     ] {
         for body in ["", "<html><head><title>nginx</title></head></html>"] {
-            let error = of_response(Upstream::OpenRouter, status, &HeaderMap::new(), body.as_bytes(), now());
+            let error = of_response(
+                Upstream::OpenRouter,
+                status,
+                &HeaderMap::new(),
+                body.as_bytes(),
+                now(),
+            );
             assert_eq!(error.kind, kind, "{status}");
             assert!(
                 error.message.contains(&status.to_string()),
@@ -224,7 +230,14 @@ fn a_forbidden_request_is_told_from_a_forbidden_key() {
         ),
     ] {
         assert_eq!(
-            of_response(Upstream::OpenRouter, 403, &HeaderMap::new(), body.as_bytes(), now()).kind,
+            of_response(
+                Upstream::OpenRouter,
+                403,
+                &HeaderMap::new(),
+                body.as_bytes(),
+                now()
+            )
+            .kind,
             kind,
             "{body}"
         );
@@ -252,7 +265,14 @@ fn context_and_quota_are_known_by_their_words() {
         ),
     ] {
         assert_eq!(
-            of_response(Upstream::OpenRouter, status, &HeaderMap::new(), body.as_bytes(), now()).kind,
+            of_response(
+                Upstream::OpenRouter,
+                status,
+                &HeaderMap::new(),
+                body.as_bytes(),
+                now()
+            )
+            .kind,
             kind,
             "{body}"
         );
@@ -279,14 +299,25 @@ fn codes_in_a_stream_may_be_numbers_or_words() {
         ("no json", Kind::Failed),
         ("", Kind::Failed),
     ] {
-        assert_eq!(of_payload(Upstream::OpenRouter, payload.as_bytes()).kind, kind, "{payload}");
+        assert_eq!(
+            of_payload(Upstream::OpenRouter, payload.as_bytes()).kind,
+            kind,
+            "{payload}"
+        );
     }
 }
 
 #[test]
 fn a_wait_is_read_from_every_place_and_bounded() {
     let wait = |status, pairs: &[(&str, &str)], body: &str| {
-        of_response(Upstream::OpenRouter, status, &headers(pairs), body.as_bytes(), now()).retry_after
+        of_response(
+            Upstream::OpenRouter,
+            status,
+            &headers(pairs),
+            body.as_bytes(),
+            now(),
+        )
+        .retry_after
     };
     let availability = r#"{"error":{"availability":{"retry_after":9}}}"#;
     for (pairs, body, expected) in [

@@ -90,6 +90,8 @@ fn is_no_work(kind: &UpstreamErrorKind) -> bool {
     match kind {
         UpstreamErrorKind::Rejected
         | UpstreamErrorKind::ContextTooLong
+        | UpstreamErrorKind::AudioTooShort
+        | UpstreamErrorKind::TooLarge
         | UpstreamErrorKind::Auth
         | UpstreamErrorKind::Credits
         | UpstreamErrorKind::NotConfigured { .. } => true,

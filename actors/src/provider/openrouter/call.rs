@@ -118,6 +118,8 @@ fn called((deltas, end): Last) -> Called {
             // Our request, our key, or how much we ask for: none of it says that the model is ill.
             UpstreamErrorKind::Rejected
             | UpstreamErrorKind::ContextTooLong
+            | UpstreamErrorKind::AudioTooShort
+            | UpstreamErrorKind::TooLarge
             | UpstreamErrorKind::Auth
             | UpstreamErrorKind::Credits
             | UpstreamErrorKind::RateLimited

@@ -103,7 +103,11 @@ impl Endpoint {
                 "referer",
                 config.http_referer.as_ref(),
             )?
-            .with_header(HeaderName::from_static("x-openrouter-title"), "title", title)?
+            .with_header(
+                HeaderName::from_static("x-openrouter-title"),
+                "title",
+                title,
+            )?
             .with_header(HeaderName::from_static("x-title"), "title", title)?;
         Ok(Self {
             http,

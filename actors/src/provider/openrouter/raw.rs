@@ -8,7 +8,10 @@ use serde_json::value::RawValue;
 use super::failure;
 use crate::{
     json_text::{JsonText, unescape},
-    provider::{RawJson, UpstreamError, text::{canonical_json, push_canonical}},
+    provider::{
+        RawJson, UpstreamError,
+        text::{canonical_json, push_canonical},
+    },
 };
 
 /// Decodes a raw JSON string; anything else is `None`.

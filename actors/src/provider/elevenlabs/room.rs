@@ -1,0 +1,231 @@
+//! The room for syntheses at once, shared by all users: an account's plan allows few. First
+//! sentences go before later ones, since somebody waits in silence for them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::provider::{Upstream, UpstreamError, UpstreamErrorKind, failure, speech::Urgency};
+
+/// How long a client is told to wait where there is no room.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The room for syntheses at once.
+#[derive(Debug)]
+pub struct SpeechRoom {
+    places: usize,
+    queued_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    first: VecDeque<oneshot::Sender<Place>>,
+    later: VecDeque<oneshot::Sender<Place>>,
+}
+
+/// How full it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomState {
+    /// Syntheses under way.
+    pub speaking: usize,
+    /// Syntheses that wait for room.
+    pub queued: usize,
+}
+
+/// A place that is held; dropping it gives it to the next.
+#[derive(Debug)]
+pub(super) struct Place(Option<Arc<SpeechRoom>>);
+
+impl SpeechRoom {
+    /// For so many at once, at least one; so many may wait.
+    #[must_use]
+    pub fn new(places: usize, queued_max: usize) -> Arc<Self> {
+        let places = places.max(1);
+        Arc::new(Self {
+            places,
+            queued_max,
+            state: Mutex::new(State {
+                free: places,
+                first: VecDeque::new(),
+                later: VecDeque::new(),
+            }),
+        })
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn state(&self) -> RoomState {
+        let state = self.lock();
+        let waits = |queue: &VecDeque<oneshot::Sender<Place>>| {
+            queue.iter().filter(|waiter| !waiter.is_closed()).count()
+        };
+        RoomState {
+            speaking: self.places - state.free,
+            queued: waits(&state.first) + waits(&state.later),
+        }
+    }
+
+    /// Waits for a place, until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamErrorKind::Unavailable`]: too many wait, or it took too long.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> Result<Place, UpstreamError> {
+        let place = {
+            let mut state = self.lock();
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(Place(Some(self.clone())));
+            }
+            // Who gave up waiting counts no more.
+            state.first.retain(|waiter| !waiter.is_closed());
+            state.later.retain(|waiter| !waiter.is_closed());
+            if state.first.len() + state.later.len() >= self.queued_max {
+                return Err(full());
+            }
+            let (waiter, place) = oneshot::channel();
+            match urgency {
+                Urgency::First => state.first.push_back(waiter),
+                Urgency::Later => state.later.push_back(waiter),
+            }
+            place
+        };
+        match timeout_at(deadline, place).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(full()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn full() -> UpstreamError {
+    UpstreamError {
+        kind: UpstreamErrorKind::Unavailable,
+        retry_after: Some(FULL_RETRY_AFTER.mul_f64(0.5 + fastrand::f64())),
+        ..failure::failed(Upstream::ElevenLabs, "is asked for too much at once")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(room) = self.0.take() else { return };
+        let mut place = Self(Some(room.clone()));
+        loop {
+            let next = {
+                let mut state = room.lock();
+                let next = state.first.pop_front().or_else(|| state.later.pop_front());
+                if next.is_none() {
+                    state.free += 1;
+                    place.0 = None;
+                }
+                next
+            };
+            match next.map(|next| next.send(place)) {
+                None | Some(Ok(())) => return,
+                // That one has gone; the next, then.
+                Some(Err(back)) => place = back,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    #[tokio::test]
+    async fn first_sentences_go_before_later_ones() {
+        let room = SpeechRoom::new(1, 8);
+        let held = room.enter(Urgency::Later, soon()).await.unwrap();
+        let enter = |urgency| {
+            let room = room.clone();
+            tokio::spawn(async move { room.enter(urgency, soon()).await.unwrap() })
+        };
+        let later = enter(Urgency::Later);
+        while room.state().queued < 1 {
+            tokio::task::yield_now().await;
+        }
+        let first = enter(Urgency::First);
+        while room.state().queued < 2 {
+            tokio::task::yield_now().await;
+        }
+
+        drop(held);
+
+        let first = first.await.unwrap();
+        assert!(!later.is_finished());
+        drop(first);
+        drop(later.await.unwrap());
+        assert_eq!(
+            room.state(),
+            RoomState {
+                speaking: 0,
+                queued: 0
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_place_never_gets_lost_with_who_waited_for_it() {
+        let room = SpeechRoom::new(1, 8);
+        let held = room.enter(Urgency::First, soon()).await.unwrap();
+        let gone = {
+            let room = room.clone();
+            tokio::spawn(async move { room.enter(Urgency::First, soon()).await })
+        };
+        while room.state().queued < 1 {
+            tokio::task::yield_now().await;
+        }
+        gone.abort();
+        drop(gone.await);
+
+        drop(held);
+
+        assert_eq!(
+            room.state(),
+            RoomState {
+                speaking: 0,
+                queued: 0
+            }
+        );
+        drop(room.enter(Urgency::Later, soon()).await.unwrap());
+        assert_eq!(
+            room.state(),
+            RoomState {
+                speaking: 0,
+                queued: 0
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_a_bound() {
+        let room = SpeechRoom::new(1, 0);
+        let _held = room.enter(Urgency::First, soon()).await.unwrap();
+
+        let refused = room.enter(Urgency::First, soon()).await.unwrap_err();
+
+        assert_eq!(refused.kind, UpstreamErrorKind::Unavailable);
+        assert!(refused.retry_after.is_some());
+    }
+}

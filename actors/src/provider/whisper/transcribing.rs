@@ -1,0 +1,255 @@
+//! One transcription: the upload passed on as it comes, and its answer.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use reqwest::{
+    Body, Response,
+    header::{CONTENT_TYPE, HeaderMap},
+};
+use tokio::{
+    select,
+    sync::{Mutex, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{Target, form::Form, transcript};
+use crate::provider::{
+    Upstream, UpstreamError, UpstreamErrorKind,
+    attempts::{Attempts, Next, Reached},
+    breaker::CallEnd,
+    endpoint::{Refusal, read_body},
+    failure,
+    hearing::{Transcribe, Transcript, UploadPart},
+    protection::{Call, Counted, Protection, Went},
+    report::Report,
+};
+
+/// Longest answer: some hours of speech with the time of each word.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A transcription that is asked for.
+pub(super) struct Transcribing {
+    pub(super) target: Arc<Target>,
+    pub(super) protection: Arc<Protection>,
+}
+
+/// The upload, which one request after another may try to send, until one has begun to.
+#[derive(Clone)]
+struct Upload {
+    source: Arc<Mutex<Source>>,
+    /// Set when the first byte is asked for: from then on it cannot be sent again.
+    begun: Arc<AtomicBool>,
+    content_type: Arc<str>,
+}
+
+struct Source {
+    parts: mpsc::Receiver<UploadPart>,
+    form: Form,
+    /// Told when the last part is taken.
+    whole: Option<oneshot::Sender<()>>,
+    left: Left,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Parts,
+    Nothing,
+}
+
+/// The client gave the upload up.
+#[derive(Debug, thiserror::Error)]
+#[error("the upload was given up")]
+struct GivenUp;
+
+impl Transcribing {
+    /// Runs to the end, and answers unless nobody waits.
+    pub(super) async fn run(self, transcribe: Transcribe) {
+        let Transcribe { parts, answer } = transcribe;
+        let (whole_sender, uploaded) = oneshot::channel();
+        let form = Form::new(&self.target.model);
+        let upload = Upload {
+            content_type: form.content_type().into(),
+            begun: Arc::default(),
+            source: Arc::new(Mutex::new(Source {
+                parts,
+                form,
+                whole: Some(whole_sender),
+                left: Left::Parts,
+            })),
+        };
+        let whole = Instant::now() + self.target.deadlines.whole;
+        let ended = self.ask(&upload, uploaded, whole).await;
+        // Who is gone waits for nothing.
+        drop(answer.send(ended));
+    }
+
+    async fn ask(
+        &self,
+        upload: &Upload,
+        mut uploaded: oneshot::Receiver<()>,
+        whole: Instant,
+    ) -> Result<Transcript, UpstreamError> {
+        let model: Arc<str> = self.target.model.as_str().into();
+        let mut attempts = Attempts::new(self.target.retry, 1);
+        loop {
+            let error = match self.protection.admit(&model, whole).await {
+                Err(error) => error,
+                Ok(out) => {
+                    attempts.asked();
+                    let (ended, went) = self.request(upload, &mut uploaded, whole, &out).await;
+                    out.ended(went);
+                    match ended {
+                        Ok(transcript) => return Ok(transcript),
+                        Err(error) => error,
+                    }
+                }
+            };
+            // What was sent in part is gone.
+            if upload.begun.load(Ordering::Acquire) {
+                return Err(error);
+            }
+            match attempts.failed(&error, Reached::Nothing, fastrand::f64()) {
+                Next::Ask { after, .. } if Instant::now() + after < whole => {
+                    self.protection.count(Counted::Retry);
+                    sleep_until(Instant::now() + after).await;
+                }
+                Next::Ask { .. } | Next::GiveUp => return Err(error),
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        upload: &Upload,
+        uploaded: &mut oneshot::Receiver<()>,
+        whole: Instant,
+        out: &Call,
+    ) -> (Result<Transcript, UpstreamError>, Went) {
+        let http = &self.target.http;
+        let request = http
+            .post(&self.target.path)
+            .header(CONTENT_TYPE, &*upload.content_type)
+            .body(Body::wrap_stream(upload.clone().bytes()))
+            .send();
+        let answer = async {
+            let response = request.await.map_err(|error| {
+                let reach = match error.is_connect() {
+                    true => CallEnd::Badly,
+                    false => CallEnd::Well,
+                };
+                (http.transport(&error), reach)
+            })?;
+            out.reached();
+            if !response.status().is_success() {
+                let refusal = http.refusal(response, whole).await;
+                return Err((refused(refusal), CallEnd::Well));
+            }
+            read(response).await.map_err(|error| (error, CallEnd::Well))
+        };
+        tokio::pin!(answer);
+        let late = || {
+            let error = failure::timed_out(Upstream::Whisper, "did not answer in time");
+            Err((error, CallEnd::Well))
+        };
+        // Until the upload is whole, its client's deadline and the whole one count.
+        let ended = select! {
+            ended = answer.as_mut() => ended,
+            _ = &mut *uploaded => {
+                let until = whole.min(Instant::now() + self.target.deadlines.answer);
+                timeout_at(until, answer.as_mut()).await.unwrap_or_else(|_| late())
+            }
+            () = sleep_until(whole) => late(),
+        };
+        match ended {
+            Ok(transcript) => {
+                let reach = CallEnd::Well;
+                (
+                    Ok(transcript),
+                    Went {
+                        reach,
+                        model: CallEnd::Well,
+                    },
+                )
+            }
+            Err((error, reach)) => {
+                let model = match error.kind {
+                    _ if reach == CallEnd::Badly => CallEnd::Neither,
+                    UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => CallEnd::Badly,
+                    _ => CallEnd::Neither,
+                };
+                (Err(error), Went { reach, model })
+            }
+        }
+    }
+}
+
+impl Upload {
+    /// The bytes of the form, as its parts come.
+    fn bytes(self) -> impl Stream<Item = Result<Bytes, GivenUp>> + Send + 'static {
+        let pieces = stream::unfold(self, |upload| async move {
+            upload.begun.store(true, Ordering::Release);
+            let pieces = upload.source.lock().await.next().await?;
+            Some((pieces, upload))
+        });
+        pieces.flat_map(|pieces| match pieces {
+            Ok(pieces) => stream::iter(pieces.into_iter().map(Ok).collect::<Vec<_>>()),
+            Err(given_up) => stream::iter(vec![Err(given_up)]),
+        })
+    }
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Result<Vec<Bytes>, GivenUp>> {
+        if self.left == Left::Nothing {
+            return None;
+        }
+        let Some(part) = self.parts.recv().await else {
+            self.left = Left::Nothing;
+            return Some(Err(GivenUp));
+        };
+        if part == UploadPart::End {
+            self.left = Left::Nothing;
+            if let Some(whole) = self.whole.take() {
+                // Who does not wait for the answer need not know.
+                drop(whole.send(()));
+            }
+        }
+        Some(Ok(self.form.write(part)))
+    }
+}
+
+async fn read(response: Response) -> Result<Transcript, UpstreamError> {
+    let media = media(response.headers());
+    let mut body = Vec::new();
+    read_body(Upstream::Whisper, response, ANSWER_BYTES_MAX, &mut body).await?;
+    transcript::read(&media, body.into())
+}
+
+fn media(headers: &HeaderMap) -> String {
+    let media = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    media.unwrap_or("application/json").to_ascii_lowercase()
+}
+
+/// Says what of our request was wrong where the general table knows too little.
+fn refused(
+    Refusal {
+        error,
+        status,
+        body,
+    }: Refusal,
+) -> UpstreamError {
+    let report = Report::read(&body);
+    let kind = match error.kind {
+        UpstreamErrorKind::Rejected if report.has_word("audio_too_short") => {
+            UpstreamErrorKind::AudioTooShort
+        }
+        UpstreamErrorKind::Rejected if status == 413 => UpstreamErrorKind::TooLarge,
+        kind => kind,
+    };
+    UpstreamError { kind, ..error }
+}
