@@ -33,6 +33,7 @@ use idol_actors::{
         supabase_mirror::{SupabaseState, Waits},
     },
     provider::{
+        EndpointError, Upstream,
         attempts::{RetryPolicy, RetryWaits},
         breaker::BreakerPolicy,
         embedded::Pace,
@@ -53,6 +54,7 @@ use crate::{
     server::{Limits, OpenAdmin, Server},
     sockets::Sockets,
     upstream::UpstreamMetrics,
+    voices::VoiceParts,
     wire::chat::{BUILT_IN_SYSTEM_PROMPT, Defaults, Dialect},
 };
 
@@ -96,6 +98,9 @@ pub enum StartError {
     /// The provider.
     #[error(transparent)]
     Provider(#[from] OpenRouterConfigError),
+    /// A voice provider.
+    #[error(transparent)]
+    Voice(#[from] EndpointError),
     /// Supabase.
     #[error(transparent)]
     Supabase(#[from] SupabaseConfigError),
@@ -202,7 +207,20 @@ impl Application {
             metrics,
         )?;
         if let Some(protection) = engine.protection() {
-            registry.register_collector(Box::new(UpstreamMetrics(protection.clone())));
+            registry.register_collector(Box::new(UpstreamMetrics {
+                prefix: "upstream",
+                protection: protection.clone(),
+            }));
+        }
+        let voices = VoiceParts::new(&config, tuning.retry_waits);
+        let calls = [
+            ("speech_upstream", voices.speech().map(|(calls, _)| calls)),
+            ("transcription_upstream", voices.hearing()),
+        ];
+        for (prefix, calls) in calls {
+            if let Some(protection) = calls.cloned() {
+                registry.register_collector(Box::new(UpstreamMetrics { prefix, protection }));
+            }
         }
         mirrors.connect(&(Arc::new(engine.clone()) as Arc<dyn Adopter>));
         if owes {
@@ -222,6 +240,7 @@ impl Application {
                 mirror: mirrors.json_files_state(),
                 supabase: mirrors.supabase_state(),
                 registry: Arc::new(registry),
+                voices,
             },
         )?;
         Ok(Self {
@@ -376,6 +395,7 @@ fn chat_provider(config: &Config, tuning: &Tuning) -> ChatProvider {
             };
             let defaults = ProtectionPolicy::default();
             let protection = Protection::new(ProtectionPolicy {
+                upstream: Upstream::OpenRouter,
                 calls: openrouter.calls_max,
                 calls_of_model: openrouter.model_calls_max,
                 queued: openrouter.queue_max,
@@ -430,6 +450,7 @@ struct Parts {
     mirror: watch::Receiver<MirrorState>,
     supabase: Option<watch::Receiver<SupabaseState>>,
     registry: Arc<Registry>,
+    voices: VoiceParts,
 }
 
 fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRunning, StartError> {
@@ -449,7 +470,14 @@ fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRu
     let server_config = config.server.clone();
     let parts = parts.clone();
     let user_timeout = conversations.stall_deadline * 4;
+    // Names what is wrong before anything is served.
+    parts.voices.start()?;
     let factory = move || {
+        let voices = parts.voices.start().unwrap_or_else(|error| {
+            // The same settings made voices just now.
+            tracing::error!(%error, "this worker has no voice");
+            parts.voices.silent()
+        });
         let home = parts.engine.home_here().unwrap_or_else(|error| {
             // The same settings made a provider when the engine started.
             tracing::error!(%error, "this worker has no provider");
@@ -458,6 +486,8 @@ fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRu
         let server = web::Data::new(Server {
             engine: parts.engine.clone(),
             home,
+            voices,
+            voice_parts: parts.voices.clone(),
             defaults: defaults.clone(),
             sockets: parts.sockets.clone(),
             log: parts.log.clone(),

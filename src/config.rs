@@ -17,8 +17,8 @@ use std::{collections::HashMap, env, fs, io, path::Path};
 pub use cli::{Backup, Cli, Command, Export, Import, Reconcile, Verify};
 pub use dotenv::MalformedLine;
 pub use parts::{
-    AllowedOrigins, BaseUrl, ConversationConfig, LogConfig, LogFormat, OpenRouterConfig,
-    ReservedKeys, ServerConfig, StorageConfig, SupabaseConfig, Timestamps,
+    AllowedOrigins, BaseUrl, ConversationConfig, ElevenLabsConfig, LogConfig, LogFormat,
+    OpenRouterConfig, ServerConfig, StorageConfig, SupabaseConfig, Timestamps, WhisperConfig,
 };
 pub use reader::{ConfigError, ConfigErrors};
 
@@ -46,8 +46,10 @@ pub struct Config {
     pub openrouter: OpenRouterConfig,
     /// The copy in Supabase; `None`: there is none.
     pub supabase: Option<SupabaseConfig>,
-    /// Keys of features to come.
-    pub reserved: ReservedKeys,
+    /// Speech.
+    pub elevenlabs: ElevenLabsConfig,
+    /// Transcription.
+    pub whisper: WhisperConfig,
 }
 
 /// Whether the companion that answers is real.
@@ -82,6 +84,17 @@ pub enum ChatProvider {
         /// The variable to set.
         variable: &'static str,
     },
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpeechProvider {
+    /// ElevenLabs, or what speaks at `ELEVENLABS_BASE_URL`.
+    ElevenLabs,
+    /// The tones of the demo.
+    Embedded,
+    /// Nobody.
+    NotConfigured,
 }
 
 impl Config {
@@ -135,7 +148,8 @@ impl Config {
             conversations: conversations(read),
             openrouter: openrouter(read),
             supabase: supabase(read),
-            reserved: reserved(read),
+            elevenlabs: elevenlabs(read),
+            whisper: whisper(read),
         };
         reader.finish(config)
     }
@@ -143,7 +157,9 @@ impl Config {
     /// Live, or the demo that runs when nothing is configured.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.has_chat_upstream() || self.supabase.is_some() || self.reserved.any() {
+        let provider =
+            self.has_chat_upstream() || self.has_speech_upstream() || self.has_hearing_upstream();
+        if provider || self.supabase.is_some() {
             Mode::Live
         } else {
             Mode::Demo
@@ -160,6 +176,29 @@ impl Config {
                 variable: var::OPENROUTER_API_KEY.name,
             },
         }
+    }
+
+    /// Who speaks.
+    #[must_use]
+    pub fn speech_provider(&self) -> SpeechProvider {
+        match self.mode() {
+            Mode::Demo => SpeechProvider::Embedded,
+            Mode::Live if self.has_speech_upstream() => SpeechProvider::ElevenLabs,
+            Mode::Live => SpeechProvider::NotConfigured,
+        }
+    }
+
+    /// A key, or a server of one's own, as below.
+    fn has_speech_upstream(&self) -> bool {
+        self.elevenlabs.api_key.is_some()
+            || self.elevenlabs.base_url.as_str() != var::ELEVENLABS_BASE_URL.default
+    }
+
+    /// Whether uploads of audio can be written down: by a key, or a server of one's own.
+    #[must_use]
+    pub fn has_hearing_upstream(&self) -> bool {
+        self.whisper.api_key.is_some()
+            || self.whisper.base_url.as_str() != var::OPENAI_BASE_URL.default
     }
 
     /// A key, or a server of one's own, which may need none.
@@ -244,11 +283,31 @@ fn supabase(read: &mut Reader<'_>) -> Option<SupabaseConfig> {
     })
 }
 
-/// Only whether the keys are there: nothing reads the rest yet, so nothing can be wrong with it.
-fn reserved(read: &Reader<'_>) -> ReservedKeys {
-    ReservedKeys {
-        elevenlabs: read.is_set(&var::ELEVENLABS_API_KEY),
-        openai: read.is_set(&var::OPENAI_API_KEY),
+fn elevenlabs(read: &mut Reader<'_>) -> ElevenLabsConfig {
+    ElevenLabsConfig {
+        api_key: read.secret(&var::ELEVENLABS_API_KEY),
+        base_url: read.base_url(&var::ELEVENLABS_BASE_URL),
+        default_voice_id: read.name(&var::ELEVENLABS_DEFAULT_VOICE_ID),
+        default_model_id: read.name(&var::ELEVENLABS_DEFAULT_MODEL_ID),
+        concurrency_max: read.number(&var::ELEVENLABS_MAX_CONCURRENCY, 1..=100_000),
+        queue_max: read.number(&var::ELEVENLABS_QUEUE_MAX, 0..=1_000_000),
+        connect_timeout: read.seconds(&var::ELEVENLABS_CONNECT_TIMEOUT_SECS, 1..=HOUR),
+        queue_timeout: read.seconds(&var::ELEVENLABS_QUEUE_TIMEOUT_SECS, 1..=HOUR),
+        first_audio_timeout: read.seconds(&var::ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS, 1..=HOUR),
+        silence_timeout: read.seconds(&var::ELEVENLABS_SILENCE_TIMEOUT_SECS, 1..=HOUR),
+        attempts: read.number(&var::ELEVENLABS_ATTEMPTS, 1..=16),
+    }
+}
+
+fn whisper(read: &mut Reader<'_>) -> WhisperConfig {
+    WhisperConfig {
+        api_key: read.secret(&var::OPENAI_API_KEY),
+        base_url: read.base_url(&var::OPENAI_BASE_URL),
+        path: read.path(&var::OPENAI_TRANSCRIPTIONS_PATH),
+        model: read.text(&var::WHISPER_MODEL),
+        connect_timeout: read.seconds(&var::OPENAI_CONNECT_TIMEOUT_SECS, 1..=HOUR),
+        answer_timeout: read.seconds(&var::OPENAI_ANSWER_TIMEOUT_SECS, 1..=HOUR),
+        audio_bytes_max: read.number(&var::MAX_AUDIO_BYTES, 1_024..=GIB),
     }
 }
 

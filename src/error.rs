@@ -8,6 +8,7 @@ use actix_web::{
 };
 use idol_actors::{
     error::EngineError,
+    id::{MessageId, TurnId},
     json_text::JsonText,
     provider::{UpstreamError, UpstreamErrorKind},
 };
@@ -56,6 +57,13 @@ pub enum ApiError {
         /// The conversation, as the client spelled it.
         conversation: Option<String>,
     },
+    /// The text is there, and its speech is not.
+    Unspoken {
+        /// Why not.
+        error: EngineError,
+        /// What was to be spoken, and where it is kept.
+        text: Box<UnspokenText>,
+    },
     /// A conversation that is read does not exist.
     ConversationNotFound {
         /// As the client spelled it.
@@ -63,6 +71,19 @@ pub enum ApiError {
     },
     /// A panic, or anything unforeseen.
     Internal,
+}
+
+/// A text that was paid for and could not be spoken.
+#[derive(Debug, Clone)]
+pub struct UnspokenText {
+    /// The text.
+    pub text: String,
+    /// The conversation, as the client spelled it; none: it is kept in none.
+    pub conversation: Option<String>,
+    /// The turn that it belongs to.
+    pub turn: Option<TurnId>,
+    /// The message that holds it.
+    pub message: Option<MessageId>,
 }
 
 /// What the public is told of an engine error.
@@ -193,7 +214,7 @@ impl ApiError {
             Self::BadRequest { sentence } => {
                 plain(StatusCode::BAD_REQUEST, "invalid_request", sentence)
             }
-            Self::Engine { error, .. } => public(error),
+            Self::Engine { error, .. } | Self::Unspoken { error, .. } => public(error),
             Self::ConversationNotFound { .. } => public(&EngineError::NotFound),
             Self::Internal => plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -253,13 +274,37 @@ impl ApiError {
             | Self::MethodNotAllowed { .. }
             | Self::BadRequest { .. }
             | Self::Engine { .. }
+            | Self::Unspoken { .. }
             | Self::Internal => quoted(),
         }
+    }
+
+    /// The field that is at fault, if one is.
+    #[must_use]
+    pub fn field(&self) -> Option<String> {
+        let steps = match self {
+            Self::Invalid(errors) | Self::InvalidId(errors) => &errors.first()?.loc,
+            Self::Engine {
+                error: EngineError::Invalid { field, .. },
+                ..
+            } => return Some((*field).to_owned()),
+            Self::Engine {
+                error:
+                    EngineError::Upstream(UpstreamError {
+                        kind: UpstreamErrorKind::AudioTooShort,
+                        ..
+                    }),
+                ..
+            } => return Some("file".to_owned()),
+            _ => return None,
+        };
+        Some(place(steps)).filter(|place| !place.is_empty())
     }
 
     fn conversation(&self) -> Option<&str> {
         match self {
             Self::Engine { conversation, .. } => conversation.as_deref(),
+            Self::Unspoken { text, .. } => text.conversation.as_deref(),
             Self::ConversationNotFound { spelled } => Some(spelled),
             Self::Invalid(_)
             | Self::InvalidId(_)
@@ -279,24 +324,23 @@ fn summary(errors: &[FieldError]) -> String {
     let Some(first) = errors.first() else {
         return "The request is invalid".to_owned();
     };
-    let place: Vec<String> = first
-        .loc
-        .iter()
-        .skip(1)
-        .map(|step| match step {
-            Step::Name(name) => name.to_string(),
-            Step::Index(index) => index.to_string(),
-        })
-        .collect();
-    let place = if place.is_empty() {
-        String::new()
-    } else {
-        format!("{}: ", place.join("."))
+    let place = match place(&first.loc) {
+        place if place.is_empty() => place,
+        place => format!("{place}: "),
     };
     match errors.len() {
         1 => format!("{place}{}", first.msg),
         more => format!("{place}{} (and {} more)", first.msg, more - 1),
     }
+}
+
+/// The way to a field, without the body that it begins with.
+fn place(steps: &[Step]) -> String {
+    let steps = steps.iter().skip(1).map(|step| match step {
+        Step::Name(name) => name.to_string(),
+        Step::Index(index) => index.to_string(),
+    });
+    steps.collect::<Vec<_>>().join(".")
 }
 
 impl From<FieldError> for ApiError {
@@ -334,8 +378,15 @@ impl ResponseError for ApiError {
             })
             .maybe(public.retry_after, |it, wait| {
                 it.number("retry_after", wait)
-            })
-            .end();
+            });
+        let body = match self {
+            Self::Unspoken { text, .. } => body
+                .string("text", &text.text)
+                .maybe(text.turn, |it, turn| it.shown("turn_id", turn))
+                .maybe(text.message, |it, message| it.shown("message_id", message)),
+            _ => body,
+        }
+        .end();
         let mut response = HttpResponse::build(public.status);
         response.content_type("application/json");
         if let Some(wait) = public.retry_after {
@@ -359,6 +410,7 @@ impl ResponseError for ApiError {
             | Self::UnknownRoute
             | Self::BadRequest { .. }
             | Self::Engine { .. }
+            | Self::Unspoken { .. }
             | Self::ConversationNotFound { .. }
             | Self::Internal => {}
         }

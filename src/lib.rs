@@ -23,4 +23,5 @@ pub mod sockets;
 pub mod telemetry;
 pub mod tools;
 pub mod upstream;
+pub mod voices;
 pub mod wire;

@@ -23,6 +23,9 @@ mod conversations;
 mod events;
 mod health;
 mod metrics;
+mod openai;
+mod speech;
+mod upload;
 mod websocket;
 
 /// All routes.
@@ -69,6 +72,17 @@ pub fn configure(service: &mut web::ServiceConfig) {
             "/chat/stream",
             "POST",
             [web::post().to(chat::stream)],
+        ))
+        .service(resource("/tts", "POST", [web::post().to(speech::tts)]))
+        .service(resource(
+            "/v1/audio/speech",
+            "POST",
+            [web::post().to(openai::speech)],
+        ))
+        .service(resource(
+            "/v1/audio/transcriptions",
+            "POST",
+            [web::post().to(openai::transcriptions)],
         ))
         .service(resource(
             "/ws/chat",

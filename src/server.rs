@@ -17,6 +17,7 @@ use crate::{
     config::{Mode, Timestamps},
     error::ApiError,
     sockets::Sockets,
+    voices::{VoiceParts, Voices},
     wire::chat::{Defaults, Named},
 };
 
@@ -27,6 +28,10 @@ pub struct Server {
     pub engine: Engine,
     /// This worker's thread, if conversations may live on it.
     pub home: Option<Arc<Home>>,
+    /// Who speaks and who listens.
+    pub voices: Voices,
+    /// What the calls to them are at, for the readiness page.
+    pub voice_parts: VoiceParts,
     /// What an operator chose for every chat request.
     pub defaults: Arc<Defaults>,
     /// The open sockets of all workers.

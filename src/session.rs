@@ -25,6 +25,7 @@ use idol_actors::{
 
 pub mod events;
 pub mod http;
+pub mod speech;
 pub mod sse;
 pub mod websocket;
 

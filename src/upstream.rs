@@ -16,7 +16,7 @@ use crate::wire::json::Object;
 
 /// The part of `/ready`. A model that fails makes no server unready: others may answer.
 #[must_use]
-pub fn ready_part(state: &ProtectionState) -> String {
+pub fn ready_part(state: &ProtectionState) -> Object {
     let word = match (state.reach, state.stopped.is_empty()) {
         (BreakerState::Closed, true) => "ok",
         (BreakerState::Closed, false) => "degraded",
@@ -34,7 +34,6 @@ pub fn ready_part(state: &ProtectionState) -> String {
         .number("queued", state.queued)
         .number("retries_left", state.repeats_left)
         .raw("breakers", &breakers.end())
-        .end()
 }
 
 fn escaped(name: &str) -> String {
@@ -43,76 +42,85 @@ fn escaped(name: &str) -> String {
 
 /// The same as metrics. Models are not labels: clients name them.
 #[derive(Debug)]
-pub struct UpstreamMetrics(pub Arc<Protection>);
+pub struct UpstreamMetrics {
+    /// What their names begin with.
+    pub prefix: &'static str,
+    /// Whose.
+    pub protection: Arc<Protection>,
+}
+
+impl UpstreamMetrics {
+    fn name(&self, name: &str) -> String {
+        format!("{}_{name}", self.prefix)
+    }
+}
 
 impl Collector for UpstreamMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let state = self.0.state();
+        let state = self.protection.state();
         for (name, help, value) in [
-            ("upstream_calls", "Calls under way", state.calls as u64),
+            ("calls", "Calls under way", state.calls as u64),
+            ("queued", "Calls that wait for room", state.queued as u64),
             (
-                "upstream_queued",
-                "Calls that wait for room",
-                state.queued as u64,
-            ),
-            (
-                "upstream_retries_left",
+                "retries_left",
                 "Repeats that the budget pays for",
                 state.repeats_left,
             ),
             (
-                "upstream_models_stopped",
+                "models_stopped",
                 "Models that are left alone because they fail",
                 state.stopped.len() as u64,
             ),
             (
-                "upstream_unreachable",
+                "unreachable",
                 "1 while the upstream cannot be reached",
                 u64::from(state.reach != BreakerState::Closed),
             ),
         ] {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            let name = self.name(name);
+            let metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
         }
         for (name, help, value) in [
             (
-                "upstream_retries",
+                "retries",
                 "Requests repeated before the first token",
                 state.retries,
             ),
             (
-                "upstream_fallbacks",
+                "fallbacks",
                 "Requests of another model than the one before",
                 state.fallbacks,
             ),
             (
-                "upstream_continuations",
+                "continuations",
                 "Requests to continue a reply that broke off",
                 state.continuations,
             ),
             (
-                "upstream_repaired",
+                "repaired",
                 "Replies that broke off and came to their end",
                 state.repaired,
             ),
             (
-                "upstream_refused_open",
+                "refused_open",
                 "Calls not made because their model fails",
                 state.refused_open,
             ),
             (
-                "upstream_refused_full",
+                "refused_full",
                 "Calls not made because there was no room",
                 state.refused_full,
             ),
             (
-                "upstream_refused_budget",
+                "refused_budget",
                 "Repeats not made because the budget was spent",
                 state.refused_budget,
             ),
         ] {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            let name = self.name(name);
+            let metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
         Ok(())

@@ -15,4 +15,6 @@ pub mod list;
 pub mod page;
 pub mod query;
 pub mod socket;
+pub mod speech;
 pub mod sse;
+pub mod voice;

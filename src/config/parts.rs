@@ -176,19 +176,48 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-/// Which of the reserved keys were given: no feature uses them yet, but they end demo mode.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ReservedKeys {
-    /// ELEVENLABS_API_KEY is set.
-    pub elevenlabs: bool,
-    /// OPENAI_API_KEY is set.
-    pub openai: bool,
+/// Speech.
+#[derive(Debug, Clone)]
+pub struct ElevenLabsConfig {
+    /// ELEVENLABS_API_KEY; without it no key is sent.
+    pub api_key: Option<SecretString>,
+    /// ELEVENLABS_BASE_URL.
+    pub base_url: BaseUrl,
+    /// ELEVENLABS_DEFAULT_VOICE_ID.
+    pub default_voice_id: String,
+    /// ELEVENLABS_DEFAULT_MODEL_ID.
+    pub default_model_id: String,
+    /// ELEVENLABS_MAX_CONCURRENCY: syntheses at once.
+    pub concurrency_max: usize,
+    /// ELEVENLABS_QUEUE_MAX: syntheses that may wait for room.
+    pub queue_max: usize,
+    /// ELEVENLABS_CONNECT_TIMEOUT_SECS.
+    pub connect_timeout: Duration,
+    /// ELEVENLABS_QUEUE_TIMEOUT_SECS: how long one waits for room.
+    pub queue_timeout: Duration,
+    /// ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS: from the request to the first audio.
+    pub first_audio_timeout: Duration,
+    /// ELEVENLABS_SILENCE_TIMEOUT_SECS: without audio, once it speaks.
+    pub silence_timeout: Duration,
+    /// ELEVENLABS_ATTEMPTS: requests for one speech.
+    pub attempts: u32,
 }
 
-impl ReservedKeys {
-    /// Whether any was given.
-    #[must_use]
-    pub fn any(self) -> bool {
-        self.elevenlabs || self.openai
-    }
+/// Transcription.
+#[derive(Debug, Clone)]
+pub struct WhisperConfig {
+    /// OPENAI_API_KEY; without it no Authorization header is sent.
+    pub api_key: Option<SecretString>,
+    /// OPENAI_BASE_URL.
+    pub base_url: BaseUrl,
+    /// OPENAI_TRANSCRIPTIONS_PATH: behind the base URL.
+    pub path: String,
+    /// WHISPER_MODEL.
+    pub model: String,
+    /// OPENAI_CONNECT_TIMEOUT_SECS.
+    pub connect_timeout: Duration,
+    /// OPENAI_ANSWER_TIMEOUT_SECS: from the end of an upload to its transcript.
+    pub answer_timeout: Duration,
+    /// MAX_AUDIO_BYTES: largest upload.
+    pub audio_bytes_max: usize,
 }

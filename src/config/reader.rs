@@ -212,6 +212,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An id that stands in the path of a request.
+    pub(super) fn name(&mut self, variable: &Variable) -> String {
+        let text = self.text(variable);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        if text.len() <= 128 && text.bytes().all(allowed) {
+            return text;
+        }
+        let expected = "up to 128 letters, digits, `_`, `-` or `.`";
+        self.complain(variable, expected, Some(text))
+    }
+
+    /// The path of a request.
+    pub(super) fn path(&mut self, variable: &Variable) -> String {
+        let text = self.text(variable);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-.".contains(&byte);
+        if text.starts_with('/') && text.bytes().all(allowed) {
+            return text;
+        }
+        let expected = "a path that begins with /, of letters, digits, `/`, `_`, `-` or `.`";
+        self.complain(variable, expected, Some(text))
+    }
+
     /// The name of a Storage bucket.
     pub(super) fn bucket(&mut self, variable: &Variable) -> String {
         let text = self.text(variable);

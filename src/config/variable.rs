@@ -97,14 +97,27 @@ variables! {
         SUPABASE_CONNECT_TIMEOUT_SECS = "5", "seconds to connect";
         SUPABASE_TIMEOUT_SECS = "30", "seconds for a whole call";
     }
-    "Reserved: accepted, not used yet (any of these keys ends demo mode)" {
+    "Speech: ElevenLabs, or a server that speaks like it (its key ends demo mode)" {
         ELEVENLABS_API_KEY = "", "key; secret";
-        ELEVENLABS_BASE_URL = "https://api.elevenlabs.io/v1", "where speech is served";
+        ELEVENLABS_BASE_URL = "https://api.elevenlabs.io/v1", "where speech is served; a server of one's own needs no key";
         ELEVENLABS_DEFAULT_VOICE_ID = "21m00Tcm4TlvDq8ikWAM", "voice of a request that names none";
         ELEVENLABS_DEFAULT_MODEL_ID = "eleven_turbo_v2_5", "speech model of a request that names none";
+        ELEVENLABS_MAX_CONCURRENCY = "4", "syntheses at once, of all users together: as many as the plan allows";
+        ELEVENLABS_QUEUE_MAX = "256", "syntheses that may wait for room";
+        ELEVENLABS_CONNECT_TIMEOUT_SECS = "5", "seconds to connect";
+        ELEVENLABS_QUEUE_TIMEOUT_SECS = "30", "seconds that a synthesis waits for room";
+        ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS = "20", "seconds from the request to the first audio";
+        ELEVENLABS_SILENCE_TIMEOUT_SECS = "15", "seconds without audio, once it speaks";
+        ELEVENLABS_ATTEMPTS = "3", "requests for one speech before its first audio";
+    }
+    "Transcription: OpenAI, or a Whisper of one's own (its key ends demo mode)" {
         OPENAI_API_KEY = "", "key; secret";
-        OPENAI_BASE_URL = "https://api.openai.com/v1", "where transcription is served";
+        OPENAI_BASE_URL = "https://api.openai.com/v1", "where transcription is served; a local server needs no key";
+        OPENAI_TRANSCRIPTIONS_PATH = "/audio/transcriptions", "path behind the base URL; whisper.cpp serves /inference";
         WHISPER_MODEL = "whisper-1", "transcription model of a request that names none";
+        OPENAI_CONNECT_TIMEOUT_SECS = "5", "seconds to connect";
+        OPENAI_ANSWER_TIMEOUT_SECS = "60", "seconds from the end of an upload to its transcript";
+        MAX_AUDIO_BYTES = "25690112", "largest upload of audio; OpenAI takes 25 MiB, the form around it included";
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn complete(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (named, command) = read(&server, &request, payload).await?;
+    let (named, command, _) = read(&server, &request, payload).await?;
     let conversation = server.conversation(&named);
     let (started, outcome) = http::complete(&conversation, command)
         .await
@@ -45,7 +45,7 @@ pub(super) async fn stream(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (named, command) = read(&server, &request, payload).await?;
+    let (named, command, _) = read(&server, &request, payload).await?;
     let streaming = streaming(&server, &request, &named, command).await;
     streaming.map_err(|error| ApiError::of(error, &named.spelled))?
 }
@@ -84,12 +84,12 @@ pub(super) async fn streaming(
     }))
 }
 
-/// The conversation that a request is for, and what it asks of it.
-async fn read(
+/// The conversation that a request is for, what it asks of it, and its body.
+pub(super) async fn read(
     server: &Server,
     request: &HttpRequest,
     payload: web::Payload,
-) -> Result<(Named, StartTurn), ApiError> {
+) -> Result<(Named, StartTurn, web::BytesMut), ApiError> {
     let caller = Caller::Anonymous;
     let body = body::read(payload, server.limits.body_bytes).await?;
     let key = idempotency::key_of(request.headers(), &caller)?;
@@ -101,10 +101,10 @@ async fn read(
     };
     let mut command = chat.into_command(caller, TurnId::now());
     command.key = key.map(|key| RequestKey::new(key, &body));
-    Ok((named, command))
+    Ok((named, command, body))
 }
 
-fn name_conversation(response: &mut HttpResponse, named: &Named) {
+pub(super) fn name_conversation(response: &mut HttpResponse, named: &Named) {
     // The id's characters are all fit for a header.
     if let Ok(value) = header::HeaderValue::from_str(&named.spelled) {
         response

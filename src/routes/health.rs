@@ -64,7 +64,24 @@ pub(super) async fn ready(server: web::Data<Server>) -> HttpResponse {
             &supabase_part(server.supabase.as_ref().map(|state| state.borrow().clone())),
         )
         .maybe(server.engine.protection(), |it, protection| {
-            it.raw("openrouter", &upstream::ready_part(&protection.state()))
+            it.raw(
+                "openrouter",
+                &upstream::ready_part(&protection.state()).end(),
+            )
+        })
+        .maybe(server.voice_parts.speech(), |it, (protection, room)| {
+            let room = room.state();
+            let part = upstream::ready_part(&protection.state())
+                .number("speaking", room.speaking)
+                .number("waiting", room.queued)
+                .end();
+            it.raw("elevenlabs", &part)
+        })
+        .maybe(server.voice_parts.hearing(), |it, protection| {
+            it.raw(
+                "transcription",
+                &upstream::ready_part(&protection.state()).end(),
+            )
         })
         .raw("sockets", &server.sockets.len().to_string())
         .end();

@@ -161,6 +161,21 @@ impl<'a> Fields<'a> {
         Some(text)
     }
 
+    /// A boolean in any of the spellings that the ancestor took; blank is absent.
+    pub fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let raw = self.raw(name)?;
+        let word = raw.get().trim_matches('"').to_ascii_lowercase();
+        match word.as_str() {
+            "" => None,
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => {
+                self.wrong(name, "bool_parsing", "Input should be a valid boolean");
+                None
+            }
+        }
+    }
+
     /// A number as raw JSON, within bounds; it may stand in a string.
     pub fn number(&mut self, name: &'static str, min: f64, max: f64) -> Option<f64> {
         let raw = self.raw(name)?;

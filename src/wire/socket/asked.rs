@@ -257,7 +257,7 @@ impl ClientMessage {
             message,
             choice,
             client_message_id,
-            watch: match flag(fields, "watch") {
+            watch: match fields.flag("watch").unwrap_or(false) {
                 true => Watch::All,
                 false => Watch::Own,
             },
@@ -363,25 +363,9 @@ fn choice_of(fields: &mut Fields<'_>) -> PromptChoice {
 }
 
 fn reasoning_of(fields: &mut Fields<'_>) -> Reasoning {
-    match flag(fields, "reasoning") {
+    match fields.flag("reasoning").unwrap_or(false) {
         true => Reasoning::Shown,
         false => Reasoning::Hidden,
-    }
-}
-
-/// A boolean in any of the spellings that the ancestor took.
-fn flag(fields: &mut Fields<'_>, name: &'static str) -> bool {
-    let Some(raw) = fields.raw(name) else {
-        return false;
-    };
-    let word = raw.get().trim_matches('"').to_ascii_lowercase();
-    match word.as_str() {
-        "true" | "1" | "yes" | "on" => true,
-        "false" | "0" | "no" | "off" | "" => false,
-        _ => {
-            fields.wrong(name, "bool_parsing", "Input should be a valid boolean");
-            false
-        }
     }
 }
 

@@ -216,7 +216,7 @@ impl Source {
             self.left = Left::Nothing;
             if let Some(whole) = self.whole.take() {
                 // Who does not wait for the answer need not know.
-                drop(whole.send(()));
+                let _gone = whole.send(());
             }
         }
         Some(Ok(self.form.write(part)))

@@ -1,0 +1,146 @@
+//! `POST /tts`: a reply, spoken.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use bytes::{Bytes, BytesMut};
+use idol_actors::{
+    conversation::event::Outcome,
+    error::EngineError,
+    provider::{Upstream, UpstreamError, UpstreamErrorKind, speech::Voice},
+    voice::format::AudioFormat,
+};
+
+use super::chat;
+use crate::{
+    error::{ApiError, UnspokenText},
+    server::Server,
+    session::{
+        http,
+        speech::{parts_of, speak},
+    },
+    wire::{chat::Named, fields::Fields, query::Query, speech, voice},
+};
+
+/// How an answer that holds speech is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// JSON, with the audio in base64.
+    Json,
+    /// The audio, as a file.
+    Download,
+}
+
+impl Form {
+    /// As the query says.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, ApiError> {
+        let mut query = Query::of(request.query_string());
+        let download = query.flag("download");
+        if !query.errors.is_empty() {
+            return Err(query.errors.into());
+        }
+        Ok(match download {
+            true => Self::Download,
+            false => Self::Json,
+        })
+    }
+}
+
+/// Answers with the whole reply, written and spoken.
+pub(super) async fn tts(
+    server: web::Data<Server>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let form = Form::of(&request)?;
+    let (named, command, body) = chat::read(&server, &request, payload).await?;
+    let mut fields = Fields::of_body(&body)?;
+    let voice = voice::voice_of(&mut fields, &server.voices.defaults);
+    let voice = fields.finish(voice)?;
+    // A reply that nobody can speak is not asked for.
+    let fault = |error| ApiError::of(error, &named.spelled);
+    server.voices.speech().map_err(fault)?;
+    let conversation = server.conversation(&named);
+    let (started, outcome) = http::complete(&conversation, command)
+        .await
+        .map_err(fault)?;
+    let text = text_of(&outcome);
+    let audio = whole(&server, &text, &voice).await;
+    let audio = audio.map_err(|error| ApiError::Unspoken {
+        error,
+        text: Box::new(UnspokenText {
+            text: text.clone(),
+            conversation: Some(named.spelled.clone()),
+            turn: Some(started.turn),
+            message: Some(started.reply),
+        }),
+    })?;
+    Ok(answer(form, &text, &audio, voice.format, Some(&named)))
+}
+
+/// The text of a reply.
+fn text_of(outcome: &Outcome) -> String {
+    let Some(reply) = &outcome.reply else {
+        return String::new();
+    };
+    let escaped = &reply.fragment()[reply.text_range()];
+    idol_actors::json_text::unescape(escaped)
+}
+
+/// A whole text, spoken.
+pub(super) async fn whole(
+    server: &Server,
+    text: &str,
+    voice: &Arc<Voice>,
+) -> Result<Bytes, EngineError> {
+    let provider = server.voices.speech()?;
+    let mut audio = BytesMut::new();
+    let mut before = "";
+    let parts = parts_of(text);
+    if parts.is_empty() {
+        return Err(EngineError::Upstream(UpstreamError {
+            upstream: Upstream::OpenRouter,
+            kind: UpstreamErrorKind::Failed,
+            message: "The reply has no text that could be spoken".to_owned(),
+            retry_after: None,
+            retryable: None,
+            too_long: None,
+        }));
+    }
+    for part in parts {
+        speak(&provider, part, before, voice)
+            .await?
+            .gather(&mut audio)
+            .await?;
+        before = part;
+    }
+    Ok(audio.freeze())
+}
+
+/// The answer of `POST /tts` and `/transcribe`.
+pub(super) fn answer(
+    form: Form,
+    text: &str,
+    audio: &Bytes,
+    format: AudioFormat,
+    named: Option<&Named>,
+) -> HttpResponse {
+    let spelled = named.map(|named| named.spelled.as_str());
+    match form {
+        Form::Json => {
+            let mut response = super::json(speech::spoken(text, audio, format, spelled).end());
+            if let Some(named) = named {
+                chat::name_conversation(&mut response, named);
+            }
+            response
+        }
+        Form::Download => HttpResponse::Ok()
+            .insert_header((header::CONTENT_TYPE, format.mime()))
+            .insert_header((
+                header::CONTENT_DISPOSITION,
+                speech::disposition(text, format),
+            ))
+            .insert_header(("X-Conversation-Id", spelled.unwrap_or_default()))
+            .body(audio.clone()),
+    }
+}

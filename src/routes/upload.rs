@@ -1,0 +1,428 @@
+//! An upload of audio: passed on to who writes it down while it comes in, never held whole.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use actix::Recipient;
+use actix_multipart::{Field, Multipart};
+use actix_web::web;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use idol_actors::{
+    error::EngineError,
+    provider::{
+        Generation, UpstreamError,
+        hearing::{Transcribe, Transcript, UploadPart},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    error::ApiError,
+    server::Server,
+    wire::fields::{FieldError, Step},
+};
+
+/// Pieces of an upload that wait to be passed on; with more, its client is not read from.
+const PIECES_AHEAD: usize = 8;
+
+/// Longest time that an upload may take: 24.5 MiB at half a megabit a second.
+const DEADLINE: Duration = Duration::from_secs(420);
+
+/// Largest value of a field, in bytes.
+const FIELD_BYTES_MAX: usize = 64 << 10;
+
+/// Most fields.
+const FIELDS_MAX: usize = 64;
+
+/// So many first bytes tell the format of a file.
+const SNIFFED_BYTES: usize = 512;
+
+/// Fields that the transcription provider is told.
+const PASSED_ON: [&str; 10] = [
+    "model",
+    "language",
+    "prompt",
+    "temperature",
+    "response_format",
+    "timestamp_granularities[]",
+    "include[]",
+    "chunking_strategy",
+    "hotwords",
+    "vad_filter",
+];
+
+/// What an upload brought.
+#[derive(Debug)]
+pub(super) struct Uploaded {
+    /// The fields, but for the file.
+    pub(super) fields: BTreeMap<String, String>,
+    /// What is heard in the file; none: there was none.
+    pub(super) heard: Option<Transcript>,
+}
+
+/// Which fields of a form are told to the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// All that it may know.
+    All,
+    /// All but the form of the answer, which is ours.
+    AllButFormat,
+}
+
+/// Reads a form, and has the file in it written down.
+pub(super) async fn read(
+    server: &Server,
+    form: Multipart,
+    told: Told,
+) -> Result<Uploaded, ApiError> {
+    let mut reading = Reading {
+        server,
+        told,
+        deadline: Instant::now() + DEADLINE,
+        fields: BTreeMap::new(),
+        hearing: None,
+    };
+    match timeout_at(reading.deadline, reading.parts(form)).await {
+        Ok(read) => read?,
+        Err(_elapsed) => return Err(ApiError::BodyTimeout),
+    }
+    let Reading {
+        fields, hearing, ..
+    } = reading;
+    let heard = match hearing {
+        Some(hearing) => Some(hearing.end().await?),
+        None => None,
+    };
+    Ok(Uploaded { fields, heard })
+}
+
+struct Reading<'a> {
+    server: &'a Server,
+    told: Told,
+    deadline: Instant,
+    fields: BTreeMap<String, String>,
+    hearing: Option<Hearing>,
+}
+
+impl Reading<'_> {
+    async fn parts(&mut self, mut form: Multipart) -> Result<(), ApiError> {
+        while let Some(field) = form.next().await {
+            let field = field.map_err(|error| unreadable(&error))?;
+            let name = field.name().unwrap_or_default().to_owned();
+            match name.as_str() {
+                "file" if self.hearing.is_some() => {
+                    return Err(wrong("file", "value_error", "Only one file is taken").into());
+                }
+                "file" => self.file(field).await?,
+                _ => self.field(name, field).await?,
+            }
+            if self.hearing.as_ref().is_some_and(Hearing::is_over) {
+                // It was refused: no more need come.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn field(&mut self, name: String, mut field: Field) -> Result<(), ApiError> {
+        let mut value = Vec::new();
+        while let Some(piece) = field.next().await {
+            let piece = piece.map_err(|error| unreadable(&error))?;
+            if value.len() + piece.len() > FIELD_BYTES_MAX {
+                let msg = format!("Input should have at most {FIELD_BYTES_MAX} bytes");
+                return Err(wrong(&name, "string_too_long", msg).into());
+            }
+            value.extend_from_slice(&piece);
+        }
+        let Ok(value) = String::from_utf8(value) else {
+            return Err(wrong(&name, "string_unicode", "Input should be UTF-8").into());
+        };
+        // Empty is absent, as browsers send what was not filled in.
+        if value.is_empty() {
+            return Ok(());
+        }
+        if self.fields.len() >= FIELDS_MAX {
+            return Err(wrong(&name, "too_long", "There are too many fields").into());
+        }
+        check(&name, &value)?;
+        if let Some(hearing) = &mut self.hearing
+            && self.told.tells(&name)
+        {
+            hearing.pass(UploadPart::Field {
+                name: name.clone(),
+                value: value.clone(),
+            });
+            hearing.flush().await;
+        }
+        self.fields.insert(name, value);
+        Ok(())
+    }
+
+    async fn file(&mut self, mut field: Field) -> Result<(), ApiError> {
+        let disposition = field.content_disposition();
+        let name = disposition
+            .and_then(|it| it.get_filename())
+            .unwrap_or_default();
+        let name = name.to_owned();
+        let named_type = field.content_type().map(ToString::to_string);
+        let limit = self.server.voices.audio_bytes_max;
+        let mut first = BytesMut::new();
+        let mut bytes = 0;
+        let mut size = |piece: &Bytes| {
+            bytes += piece.len();
+            match bytes > limit {
+                true => Err(ApiError::PayloadTooLarge { limit }),
+                false => Ok(()),
+            }
+        };
+        let mut over = true;
+        while let Some(piece) = field.next().await {
+            let piece = piece.map_err(|error| unreadable(&error))?;
+            size(&piece)?;
+            first.extend_from_slice(&piece);
+            if first.len() >= SNIFFED_BYTES {
+                over = false;
+                break;
+            }
+        }
+        if first.is_empty() {
+            // A browser sends a file without a name where none was chosen.
+            return match name.is_empty() {
+                true => Ok(()),
+                false => Err(ApiError::BadRequest {
+                    sentence: "Empty audio file".to_owned(),
+                }),
+            };
+        }
+        let (name, content_type) = format_of(&name, named_type, &first);
+        let hearing = Hearing::begin(self.server).await?;
+        let hearing = self.hearing.insert(hearing);
+        for (name, value) in &self.fields {
+            if self.told.tells(name) {
+                hearing.pass(UploadPart::Field {
+                    name: name.clone(),
+                    value: value.clone(),
+                });
+            }
+        }
+        hearing.pass(UploadPart::File { name, content_type });
+        hearing.pass(UploadPart::Audio(first.freeze()));
+        hearing.flush().await;
+        while !over {
+            let Some(piece) = field.next().await else {
+                break;
+            };
+            let piece = piece.map_err(|error| unreadable(&error))?;
+            size(&piece)?;
+            hearing.pass(UploadPart::Audio(piece));
+            hearing.flush().await;
+            if hearing.is_over() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Told {
+    fn tells(self, name: &str) -> bool {
+        PASSED_ON.contains(&name) && (self == Self::All || name != "response_format")
+    }
+}
+
+/// A transcription under way. Dropping it closes the upstream call.
+pub(crate) struct Hearing {
+    parts: mpsc::Sender<UploadPart>,
+    waiting: Vec<UploadPart>,
+    answer: oneshot::Receiver<Result<Transcript, UpstreamError>>,
+    _call: Generation,
+}
+
+impl Hearing {
+    async fn begin(server: &Server) -> Result<Self, ApiError> {
+        let provider = server.voices.hearing().map_err(failed)?;
+        Self::with(&provider).await.map_err(failed)
+    }
+
+    /// Begins one.
+    pub(crate) async fn with(provider: &Recipient<Transcribe>) -> Result<Self, EngineError> {
+        let (parts, receiver) = mpsc::channel(PIECES_AHEAD);
+        let (sender, answer) = oneshot::channel();
+        let transcribe = Transcribe {
+            parts: receiver,
+            answer: sender,
+        };
+        let call = provider
+            .send(transcribe)
+            .await
+            .map_err(|_gone| EngineError::Overloaded)?;
+        Ok(Self {
+            parts,
+            waiting: Vec::new(),
+            answer,
+            _call: call,
+        })
+    }
+
+    fn pass(&mut self, part: UploadPart) {
+        self.waiting.push(part);
+    }
+
+    /// Passes on what waits. What is not taken any more is dropped: the answer tells why.
+    async fn flush(&mut self) {
+        for part in self.waiting.drain(..) {
+            if self.parts.send(part).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing more is taken.
+    fn is_over(&self) -> bool {
+        self.parts.is_closed()
+    }
+
+    async fn end(mut self) -> Result<Transcript, ApiError> {
+        self.pass(UploadPart::End);
+        self.flush().await;
+        let heard = self.answer.await.map_err(|_gone| EngineError::Restarted);
+        let heard = heard.and_then(|heard| heard.map_err(EngineError::Upstream));
+        heard.map_err(failed)
+    }
+}
+
+fn failed(error: EngineError) -> ApiError {
+    ApiError::Engine {
+        error,
+        conversation: None,
+    }
+}
+
+/// What the provider is told of a file. A wrong ending, as of a browser's `.webm` without a name,
+/// would have it decoded as what it is not.
+fn format_of(name: &str, named_type: Option<String>, first: &[u8]) -> (String, String) {
+    let has_ending = name
+        .rsplit_once('.')
+        .is_some_and(|(before, after)| !before.is_empty() && (2..=5).contains(&after.len()));
+    let named_type = named_type.filter(|it| it != "application/octet-stream");
+    let sniffed = infer::get(first);
+    let content_type = named_type
+        .or_else(|| sniffed.map(|kind| kind.mime_type().to_owned()))
+        .unwrap_or_else(|| "application/octet-stream".to_owned());
+    let name = match (has_ending, sniffed) {
+        (true, _) => name.to_owned(),
+        (false, Some(kind)) => {
+            let stem = if name.is_empty() { "audio" } else { name };
+            format!("{stem}.{}", kind.extension())
+        }
+        (false, None) => {
+            let ending = ending_of(&content_type);
+            format!("{}.{ending}", if name.is_empty() { "audio" } else { name })
+        }
+    };
+    (name, content_type)
+}
+
+/// How files of a media type end, of those that transcription takes.
+fn ending_of(content_type: &str) -> &'static str {
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    match media {
+        "audio/webm" | "video/webm" => "webm",
+        "audio/ogg" => "ogg",
+        "audio/wav" | "audio/x-wav" | "audio/wave" => "wav",
+        "audio/mp4" | "audio/m4a" | "audio/x-m4a" | "video/mp4" => "m4a",
+        "audio/flac" | "audio/x-flac" => "flac",
+        _ => "mp3",
+    }
+}
+
+/// Checks what both doors promise of a field.
+fn check(name: &str, value: &str) -> Result<(), ApiError> {
+    if name != "temperature" {
+        return Ok(());
+    }
+    let number = value.trim().parse::<f64>();
+    match number.is_ok_and(|number| (0.0..=1.0).contains(&number)) {
+        true => Ok(()),
+        false => {
+            let msg = "Input should be a number from 0 to 1";
+            Err(wrong(name, "float_parsing", msg).into())
+        }
+    }
+}
+
+fn wrong(name: &str, kind: &'static str, msg: impl Into<String>) -> FieldError {
+    FieldError {
+        kind,
+        loc: vec![
+            Step::Name("body".into()),
+            Step::Name(name.to_owned().into()),
+        ],
+        msg: msg.into(),
+        input: None,
+    }
+}
+
+fn unreadable(error: &actix_multipart::MultipartError) -> ApiError {
+    ApiError::BadRequest {
+        sentence: format!("The form cannot be read: {error}"),
+    }
+}
+
+/// Whether a request's body is a form with files.
+pub(super) fn is_multipart(request: &actix_web::HttpRequest) -> bool {
+    let media = request.headers().get(actix_web::http::header::CONTENT_TYPE);
+    let media = media
+        .and_then(|media| media.to_str().ok())
+        .unwrap_or_default();
+    let media = media.trim_start().as_bytes();
+    let multipart = b"multipart/form-data";
+    media.len() >= multipart.len() && media[..multipart.len()].eq_ignore_ascii_case(multipart)
+}
+
+/// The parts of a request's form.
+pub(super) fn form(request: &actix_web::HttpRequest, payload: web::Payload) -> Multipart {
+    Multipart::new(request.headers(), payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_as_what_it_is() {
+        let webm = [
+            0x1A, 0x45, 0xDF, 0xA3, 0x01, 0, 0, 0, 0, 0, 0, 0x1F, 0x42, 0x86, 0x81, 0x01, 0x42,
+            0xF7, 0x81, 0x01, 0x42, 0xF2, 0x81, 0x04, 0x42, 0xF3, 0x81, 0x08, 0x42, 0x82, 0x84,
+            b'w', b'e', b'b', b'm',
+        ];
+        let told = |name: &str, kind: Option<&str>, first: &[u8]| {
+            let (name, kind) = format_of(name, kind.map(str::to_owned), first);
+            format!("{name} {kind}")
+        };
+        assert_eq!(
+            told("a.mp3", Some("audio/mpeg"), b"ID3"),
+            "a.mp3 audio/mpeg"
+        );
+        assert_eq!(
+            told("blob", Some("audio/webm;codecs=opus"), b"?"),
+            "blob.webm audio/webm;codecs=opus"
+        );
+        assert_eq!(told("", None, &webm), "audio.webm video/webm");
+        assert_eq!(
+            told(
+                "x",
+                Some("application/octet-stream"),
+                b"RIFF\x24\0\0\0WAVEfmt "
+            ),
+            "x.wav audio/x-wav"
+        );
+        assert_eq!(
+            told("", None, b"what"),
+            "audio.mp3 application/octet-stream"
+        );
+    }
+}
