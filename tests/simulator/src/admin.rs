@@ -4,6 +4,9 @@
 //! - `GET /_sim/requests`: the last requests as a JSON list, their bodies as text.
 //! - `POST /_sim/default`: the body is an option list, the new default behaviour.
 //! - `POST /_sim/script`: the body is an option list, queued for the next chat completion.
+//! - `POST /_sim/default/ROUTE`, `POST /_sim/script/ROUTE`: the same for another route.
+//! - `POST /_sim/elevenlabs/key`, `POST /_sim/whisper/key`: the body is the key, or empty.
+//! - `POST /_sim/elevenlabs/limit`: the body is the most generations at once, or empty.
 //! - `/_sim/supabase/…`: see the module of Supabase.
 
 use std::sync::Arc;
@@ -44,30 +47,55 @@ fn respond(shared: &Shared, request: &Request) -> Answer {
                 .collect();
             Answer::json(200, &json!(requests))
         }
-        ("POST", "/_sim/default") => match script_of(request) {
-            Ok(script) => {
-                shared.openrouter.set_default(script);
-                Answer::json(200, &json!({"ok": true}))
+        ("POST", path) => {
+            let told = String::from_utf8_lossy(&request.body);
+            match tell(
+                shared,
+                path.strip_prefix(PREFIX).unwrap_or_default(),
+                told.trim(),
+            ) {
+                Ok(()) => Answer::json(200, &json!({"ok": true})),
+                Err(refusal) => refusal,
             }
-            Err(refusal) => refusal,
-        },
-        ("POST", "/_sim/script") => match script_of(request) {
-            Ok(script) => {
-                shared.openrouter.queue(Route::Chat, script);
-                Answer::json(200, &json!({"ok": true}))
-            }
-            Err(refusal) => refusal,
-        },
-        _ => Answer::json(404, &json!({"error": "no such administrative route"})),
+        }
+        _ => unknown(),
     }
 }
 
-fn script_of(request: &Request) -> Result<Script, Answer> {
-    let options = String::from_utf8_lossy(&request.body);
-    options
-        .trim()
-        .parse()
-        .map_err(|error| Answer::json(400, &json!({"error": format!("{error}")})))
+/// Does what a path and a body tell.
+fn tell(shared: &Shared, path: &str, body: &str) -> Result<(), Answer> {
+    let given = (!body.is_empty()).then(|| body.to_owned());
+    match path {
+        "elevenlabs/key" => shared.elevenlabs.require_key(given),
+        "whisper/key" => shared.whisper.require_key(given),
+        "elevenlabs/limit" => {
+            let limit = given.map(|limit| limit.parse()).transpose();
+            let mistake = |_| mistake(&format!("{body:?} is no limit"));
+            shared.elevenlabs.limit_generations(limit.map_err(mistake)?);
+        }
+        _ => {
+            let (what, route) = path.split_once('/').unwrap_or((path, "chat"));
+            let route = Route::named(route).ok_or_else(unknown)?;
+            let script = || {
+                let script = body.parse::<Script>();
+                script.map_err(|error| mistake(&error.to_string()))
+            };
+            match what {
+                "default" => shared.openrouter.set_default(route, script()?),
+                "script" => shared.openrouter.queue(route, script()?),
+                _ => return Err(unknown()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown() -> Answer {
+    Answer::json(404, &json!({"error": "no such administrative route"}))
+}
+
+fn mistake(message: &str) -> Answer {
+    Answer::json(400, &json!({"error": message}))
 }
 
 fn describe(request: &Request) -> Value {

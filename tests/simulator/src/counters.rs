@@ -27,6 +27,20 @@ pub struct Counters {
     pub streams_completed: u64,
     /// Faults that were played.
     pub faults_played: u64,
+    /// Requests for speech among `requests`, sockets not included.
+    pub speech_requests: u64,
+    /// Generations of speech that are under way now: answers, and texts that sockets speak.
+    pub active_generations: u64,
+    /// The most of them that were ever under way at once.
+    pub most_generations: u64,
+    /// Generations that have ended as they should.
+    pub generations_completed: u64,
+    /// Requests for a transcription whose body has begun to arrive.
+    pub audio_uploads_begun: u64,
+    /// Bytes of such bodies that have arrived, those under way included.
+    pub audio_bytes_received: u64,
+    /// Requests for a transcription that have arrived whole.
+    pub transcription_requests: u64,
     /// Requests to Supabase among `requests`.
     pub supabase_requests: u64,
     /// Objects that uploads have written to the simulated Supabase.

@@ -1,7 +1,7 @@
 //! A test double for the upstream providers.
 //!
 //! Nothing here serves anyone but tests and load tests: a [`Simulator`] is a real HTTP server on
-//! loopback that behaves as OpenRouter and Supabase do on the wire, and that goes wrong on demand,
+//! loopback that behaves as OpenRouter, ElevenLabs, OpenAI's transcription and Supabase do on the wire, and that goes wrong on demand,
 //! exactly where it is told to. It imports nothing of the project it tests.
 //!
 //! ```
@@ -40,6 +40,7 @@
 //! | `tokens=N` | the text is [`reply_text`]`(seed, N)`; 16, or 0 with `tools` |
 //! | `seed=N` | the seed of the text and of the reasoning; 0 |
 //! | `size=BYTES` | each token has this size: the text is [`sized_reply_text`] |
+//! | `text=TEXT` | the text, one word a delta; without commas, see [`Script::text`] for any |
 //! | `echo` | the text is the last user message, one word a delta |
 //! | `prefix=HOW` | what is made of a last message of the assistant, which begins the reply: `ignore` tells the whole reply; `continue` goes on behind it; `repeat:BYTES` the same, but tells so much of it again; `finish` adds nothing |
 //! | `replay=NAME` | the body is a recorded stream, see [`recorded_stream`] |
@@ -54,7 +55,7 @@
 //! | `headers=TIME` | before the first byte of the answer |
 //! | `first=TIME` | between the head and the first delta |
 //! | `gap=TIME` | between two writes, kept on schedule |
-//! | `batch=N` | deltas in one write; 1 |
+//! | `batch=N` | deltas in one write; 1, or 10 characters of speech |
 //! | `rate=N` | deltas a second, in place of `gap` |
 //! | `comments=N` | keep-alive comments at the start; 1 |
 //! | `between=N` | a comment after every so many deltas |
@@ -86,6 +87,7 @@
 //! | `half_headers` | half the headers, then nothing |
 //! | `reset_early`, `close_early` | RST or FIN before any byte |
 //! | `status:CODE`, `status:NAME` | an error with a real body; [`ErrorCase::known`] lists the names |
+//! | `elevenlabs:NAME`, `openai:NAME`, `speaches:NAME`, `whispercpp:NAME` | the same for an audio API; `elevenlabs:quota_exceeded`, `openai:rate_limit` |
 //! | `ok_error`, `choice_error` | 200 with an error and no choices, or inside the choice |
 //! | `html`, `html:STATUS` | a page of HTML; 502 |
 //!
@@ -102,6 +104,47 @@
 //! In an answer that is not streamed, errors included, a fault in the body takes place after half
 //! of it: `garbage` leaves the half as all there is, `error` puts `choice_error` in its place, and
 //! the long ones put so many spaces before it.
+//!
+//! # Speech and transcription
+//!
+//! The same port serves ElevenLabs at [`Simulator::elevenlabs_url`], OpenAI's transcription at
+//! [`Simulator::whisper_url`], and whisper.cpp's `/inference`. They take the same scripts, through
+//! [`Simulator::script_on`] or their handles, [`Simulator::elevenlabs`] and [`Simulator::whisper`].
+//!
+//! In speech a delta is a character: `after=N` and [`Script::hold_at`] count characters, `rate=N`
+//! is characters a second, and each takes [`elevenlabs::CHARACTER_MS`] of
+//! [`elevenlabs::voice_audio`], which has the same bytes in every answer. A model `sim/…` steers
+//! here too. `garbage` puts bytes that are no audio in its place and goes on; an error in
+//! mid-stream is the end of the body, for HTTP has no way to tell one.
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use idol_simulator::elevenlabs::{AudioFormat, audio_until};
+//! use idol_simulator::{Script, Simulator};
+//!
+//! let simulator = Simulator::start()?;
+//! let gate = simulator.gate();
+//! simulator.elevenlabs().limit_generations(Some(2));
+//! simulator.elevenlabs().script("fault=elevenlabs:system_busy");
+//! simulator.elevenlabs().script(Script::from("fault=reset,after=9").hold_at(4, &gate));
+//! // Let the program under test speak "Good morning." in MP3, fail, and try again.
+//! gate.reached(1, Duration::from_secs(5)).await?;
+//! let _bytes_on_the_wire = audio_until("Good morning.", AudioFormat::DEFAULT, 4);
+//! gate.open();
+//!
+//! simulator.whisper().script(Script::new().text(" Hello there.\n"));
+//! // Let it have a file transcribed.
+//! assert_eq!(simulator.whisper().uploads()[0].field("language"), Some("en"));
+//! # Ok(()) }
+//! ```
+//!
+//! A transcription is answered whole, so faults in its body take place after half of it. That an
+//! upload has begun, and how much of it has come, is told by [`Counters`] while it comes.
+//!
+//! Not simulated: Opus, voices that do not exist, the formats and voices that plans allow, what
+//! things cost, and stitching of requests; `srt`, `vtt`, word times and streamed transcripts.
+//! Where no document says it, an unknown format is refused with 422, as other values are.
 //!
 //! # Supabase
 //!
@@ -164,7 +207,11 @@
 //!
 //! The binary `idol-simulator` prints `listening on URL` and serves until SIGTERM or Ctrl-C. It is
 //! steered by model names, and by `GET /_sim/counters`, `GET /_sim/requests`, and
-//! `POST /_sim/default` and `POST /_sim/script` with an option list as the body. For Supabase:
+//! `POST /_sim/default` and `POST /_sim/script` with an option list as the body; both may name a
+//! route behind a slash: `chat`, `models`, `key`, `speech`, `speech_socket`, `speech_models`,
+//! `voices` or `transcription`. `POST /_sim/elevenlabs/key` and `POST /_sim/whisper/key` set a
+//! key, `POST /_sim/elevenlabs/limit` the most generations at once; an empty body takes it away.
+//! For Supabase:
 //!
 //! | Below `/_sim/supabase/` | Body | Answer |
 //! |---|---|---|
@@ -187,6 +234,7 @@
 
 mod admin;
 mod counters;
+pub mod elevenlabs;
 mod gate;
 mod http;
 mod log;
@@ -194,6 +242,7 @@ mod openrouter;
 mod server;
 mod simulator;
 pub mod supabase;
+pub mod whisper;
 
 pub use counters::{Counters, WaitError};
 pub use gate::Gate;

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use idol_simulator::{Options, Simulator};
+use idol_simulator::{Options, Route, Script, Simulator};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A test double for the upstream providers, on loopback.
@@ -23,12 +23,27 @@ struct Arguments {
     /// The service key that requests to Supabase must carry.
     #[arg(long)]
     service_key: Option<String>,
+    /// The `xi-api-key` that requests to ElevenLabs must carry.
+    #[arg(long)]
+    elevenlabs_key: Option<String>,
+    /// The most generations of speech at once.
+    #[arg(long)]
+    generations: Option<u64>,
+    /// The bearer key that transcription requests must carry.
+    #[arg(long)]
+    whisper_key: Option<String>,
     /// A bucket that Supabase has; may be given more than once.
     #[arg(long)]
     bucket: Vec<String>,
     /// What a chat completion does by default, as an option list.
     #[arg(long, default_value = "")]
     default: String,
+    /// What a request for speech does by default, as an option list.
+    #[arg(long, default_value = "")]
+    speech: String,
+    /// What a transcription does by default, as an option list.
+    #[arg(long, default_value = "")]
+    transcription: String,
     /// Prints no counts at the end.
     #[arg(long)]
     quiet: bool,
@@ -46,10 +61,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> io::Result<()> {
-    let default: idol_simulator::Script = arguments
-        .default
-        .parse()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let script = |options: &str| {
+        let script = options.parse::<Script>();
+        script.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    };
+    let defaults = [
+        (Route::Chat, script(&arguments.default)?),
+        (Route::Speech, script(&arguments.speech)?),
+        (Route::Transcription, script(&arguments.transcription)?),
+    ];
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -60,7 +80,15 @@ fn run(arguments: &Arguments) -> io::Result<()> {
             threads: arguments.threads,
             key: arguments.key.clone(),
         })?;
-        simulator.set_default(default);
+        for (route, default) in defaults {
+            simulator.set_default_on(route, default);
+        }
+        let elevenlabs = simulator.elevenlabs();
+        elevenlabs.require_key(arguments.elevenlabs_key.as_deref());
+        elevenlabs.limit_generations(arguments.generations);
+        simulator
+            .whisper()
+            .require_key(arguments.whisper_key.as_deref());
         simulator.require_service_key(arguments.service_key.as_deref());
         for bucket in &arguments.bucket {
             simulator.supabase().create_bucket(bucket);

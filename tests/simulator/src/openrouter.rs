@@ -2,8 +2,9 @@
 //!
 //! What one answer does is a [`Script`]. A request takes the next queued script of its route; a
 //! chat completion without one takes the script that its model name spells, and otherwise the
-//! default.
+//! default. The audio APIs are steered with the same scripts.
 
+mod api;
 mod chat;
 mod chunk;
 mod deltas;
@@ -14,6 +15,7 @@ mod models;
 mod options;
 mod pace;
 mod reply;
+mod route;
 mod script;
 mod state;
 mod stream;
@@ -25,54 +27,25 @@ mod wire;
 use serde_json::json;
 use tokio::time::sleep;
 
+pub(crate) use api::Api;
 pub use errors::ErrorCase;
 pub use fault::{Fault, StreamError};
 pub use fixtures::stream as recorded_stream;
 pub use models::ModelCard;
 pub use options::{MODEL_PREFIX, OptionError};
 pub use reply::ToolCall;
+pub use route::Route;
+pub(crate) use script::Mark;
 pub use script::Script;
 pub(crate) use state::OpenRouter;
 pub use text::{reasoning_text, reply_text, sized_reply_text};
+pub(crate) use whole::{before, send};
 
 use crate::counters::Counted;
 use crate::http::{Answer, Connection, Gone, Next, Request};
 use crate::server::Shared;
 use chat::ChatRequest;
 use stream::Performance;
-
-/// A route of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Route {
-    /// `POST …/chat/completions`
-    Chat,
-    /// `GET …/models`
-    Models,
-    /// `GET …/key`
-    Key,
-}
-
-impl Route {
-    /// Finds the route of a path, under whatever prefix the client's base URL has.
-    pub(crate) fn of(path: &str) -> Option<Self> {
-        if path.ends_with("/chat/completions") {
-            Some(Self::Chat)
-        } else if path.ends_with("/models") {
-            Some(Self::Models)
-        } else if path.ends_with("/key") {
-            Some(Self::Key)
-        } else {
-            None
-        }
-    }
-
-    fn method(self) -> &'static str {
-        match self {
-            Self::Chat => "POST",
-            Self::Models | Self::Key => "GET",
-        }
-    }
-}
 
 /// Answers a request, and returns what becomes of the connection.
 pub(crate) async fn answer(
@@ -88,11 +61,11 @@ pub(crate) async fn answer(
     let meter = &shared.meter;
     let body = match route {
         Route::Chat => return chat(shared, connection, request).await,
-        Route::Models => shared.openrouter.models(),
         Route::Key => models::KEY.to_owned(),
+        _ => shared.openrouter.models(),
     };
     let (script, fails) = shared.openrouter.choose(route, None);
-    if let Some(next) = whole::before(connection, meter, &script, fails).await? {
+    if let Some(next) = whole::before(connection, meter, &script, fails, Api::OpenRouter).await? {
         return Ok(next);
     }
     let answer = Answer::new(200, "application/json", body);
@@ -129,7 +102,9 @@ async fn chat(
         return mistake(connection, &error.to_string()).await;
     }
     if request.stream != Some(true) {
-        if let Some(next) = whole::before(connection, meter, &script, fails).await? {
+        if let Some(next) =
+            whole::before(connection, meter, &script, fails, Api::OpenRouter).await?
+        {
             return Ok(next);
         }
         connection
@@ -143,7 +118,7 @@ async fn chat(
         |counters| counters.active_streams += 1,
         |counters| counters.active_streams -= 1,
     );
-    if let Some(next) = whole::before(connection, meter, &script, fails).await? {
+    if let Some(next) = whole::before(connection, meter, &script, fails, Api::OpenRouter).await? {
         return Ok(next);
     }
     let performance = Performance {

@@ -8,10 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::admin;
 use crate::counters::{Counted, Meter};
+use crate::elevenlabs;
 use crate::http::{Answer, Connection, Ended, Gone, Head, Next, Persistence, Request, Unread};
 use crate::log::Log;
 use crate::openrouter::{self, OpenRouter, Route};
 use crate::supabase::{self, State};
+use crate::whisper;
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
@@ -23,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) openrouter: OpenRouter,
     pub(crate) supabase: State,
+    pub(crate) elevenlabs: elevenlabs::State,
+    pub(crate) whisper: whisper::State,
 }
 
 impl Shared {
@@ -32,6 +36,8 @@ impl Shared {
             log: Log::default(),
             openrouter: OpenRouter::new(key),
             supabase: State::default(),
+            elevenlabs: elevenlabs::State::default(),
+            whisper: whisper::State::default(),
         }
     }
 }
@@ -108,6 +114,10 @@ async fn exchange(
         // Supabase answers some requests before their body is read.
         return supabase::serve(shared, connection, head).await;
     }
+    if Route::of(head.request.path()) == Some(Route::Transcription) {
+        // How the body of an upload arrives is told while it does.
+        return whisper::serve(shared, connection, head).await;
+    }
     let request = connection.read_body(head).await?;
     Ok(answer(shared, connection, request).await?)
 }
@@ -126,6 +136,7 @@ async fn answer(
     shared.meter.change(|counters| {
         counters.requests += 1;
         counters.chat_requests += u64::from(route == Some(Route::Chat));
+        counters.speech_requests += u64::from(route == Some(Route::Speech));
     });
     let _active = Counted::new(
         &shared.meter,
@@ -133,6 +144,9 @@ async fn answer(
         |counters| counters.active_requests -= 1,
     );
     match route {
+        Some(
+            route @ (Route::Speech | Route::SpeechSocket | Route::SpeechModels | Route::Voices),
+        ) => elevenlabs::answer(shared, connection, route, &request).await,
         Some(route) => openrouter::answer(shared, connection, route, &request).await,
         None => {
             let body = json!({"error": {"code": 404, "message": "Not Found"}});

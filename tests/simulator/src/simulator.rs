@@ -9,11 +9,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 
 use crate::counters::{Counters, WaitError};
+use crate::elevenlabs::ElevenLabs;
 use crate::gate::Gate;
 use crate::http::Request;
 use crate::openrouter::{ModelCard, Route, Script};
 use crate::server::{self, Shared};
 use crate::supabase::{self, Supabase};
+use crate::whisper::Whisper;
 
 /// Connections that may wait to be accepted: a load test opens thousands at once.
 const BACKLOG: u32 = 4096;
@@ -108,6 +110,35 @@ impl Simulator {
         Supabase::new(Arc::clone(&self.shared), self.clock.clone())
     }
 
+    /// Returns the base URL to configure as ElevenLabs', without a slash at its end.
+    ///
+    /// Its sockets are at the same place with `ws:` for `http:`.
+    pub fn elevenlabs_url(&self) -> String {
+        format!("http://{}/elevenlabs/v1", self.address)
+    }
+
+    /// Returns the base URL to configure as OpenAI's for transcriptions, without a slash at its
+    /// end.
+    pub fn whisper_url(&self) -> String {
+        format!("http://{}/whisper/v1", self.address)
+    }
+
+    /// Returns the base URL of whisper.cpp's server, without a slash at its end; `/inference`
+    /// below it answers as that server does.
+    pub fn whispercpp_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Returns the handle of the simulated ElevenLabs.
+    pub fn elevenlabs(&self) -> ElevenLabs {
+        ElevenLabs::new(Arc::clone(&self.shared))
+    }
+
+    /// Returns the handle of the simulated transcription.
+    pub fn whisper(&self) -> Whisper {
+        Whisper::new(Arc::clone(&self.shared))
+    }
+
     /// Sets the service key that requests to Supabase must carry from now on.
     ///
     /// It has the form of a JWT or begins with `sb_secret_`, and goes in both `apikey` and
@@ -126,8 +157,8 @@ impl Simulator {
 
     /// Queues what the next request on a route shall do.
     ///
-    /// On routes other than [`Route::Chat`] only what concerns a whole answer is played: status
-    /// and body faults, late or missing headers, cut bodies.
+    /// On routes other than [`Route::Chat`] and those of speech only what concerns a whole answer
+    /// is played: status and body faults, late or missing headers, cut bodies.
     pub fn script_on(&self, route: Route, script: impl Into<Script>) {
         self.shared.openrouter.queue(route, script.into());
     }
@@ -139,7 +170,12 @@ impl Simulator {
 
     /// Sets what a chat completion does that nothing else speaks for.
     pub fn set_default(&self, script: impl Into<Script>) {
-        self.shared.openrouter.set_default(script.into());
+        self.set_default_on(Route::Chat, script);
+    }
+
+    /// Sets what a request on a route does that nothing else speaks for.
+    pub fn set_default_on(&self, route: Route, script: impl Into<Script>) {
+        self.shared.openrouter.set_default(route, script.into());
     }
 
     /// Adds a model to `GET /models`; one of the same id is replaced.
@@ -147,7 +183,7 @@ impl Simulator {
         self.shared.openrouter.add_model(card);
     }
 
-    /// Sets the bearer key that requests must carry from now on; `None` asks for none.
+    /// Sets the bearer key that requests to OpenRouter must carry from now on; `None` asks for none.
     pub fn require_key(&self, key: Option<&str>) {
         self.shared.openrouter.require_key(key.map(str::to_owned));
     }
@@ -170,8 +206,13 @@ impl Simulator {
 
     /// Returns the last chat completion requests, oldest first.
     pub fn chat_requests(&self) -> Vec<Arc<Request>> {
+        self.requests_on(Route::Chat)
+    }
+
+    /// Returns the last requests on a route, oldest first.
+    pub fn requests_on(&self, route: Route) -> Vec<Arc<Request>> {
         let mut requests = self.requests();
-        requests.retain(|request| Route::of(request.path()) == Some(Route::Chat));
+        requests.retain(|request| Route::of(request.path()) == Some(route));
         requests
     }
 

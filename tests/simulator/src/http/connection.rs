@@ -70,9 +70,20 @@ impl Connection {
 
     /// Reads the body that follows a head.
     pub(crate) async fn read_body(&mut self, head: Head) -> Result<Request, Unread> {
+        self.read_body_told(head, |_| {}).await
+    }
+
+    /// Reads the body that follows a head, and tells of every piece of it how long it is.
+    ///
+    /// What a body that comes in chunks has besides its bytes counts as well.
+    pub(crate) async fn read_body_told(
+        &mut self,
+        head: Head,
+        mut arrived: impl FnMut(usize),
+    ) -> Result<Request, Unread> {
         let body = match head.body {
-            BodyLength::Exact(length) => self.exact_body(length).await?,
-            BodyLength::Chunked => self.chunked_body().await?,
+            BodyLength::Exact(length) => self.exact_body(length, &mut arrived).await?,
+            BodyLength::Chunked => self.chunked_body(&mut arrived).await?,
         };
         Ok(Request {
             body,
@@ -83,7 +94,7 @@ impl Connection {
     /// Reads the body that follows a head and keeps nothing of it.
     pub(crate) async fn drain_body(&mut self, length: BodyLength) -> Result<(), Unread> {
         let BodyLength::Exact(mut left) = length else {
-            return self.chunked_body().await.map(drop);
+            return self.chunked_body(&mut |_| {}).await.map(drop);
         };
         while left > 0 {
             if self.inbound.is_empty() {
@@ -96,20 +107,36 @@ impl Connection {
         Ok(())
     }
 
-    async fn exact_body(&mut self, length: usize) -> Result<Bytes, Unread> {
+    async fn exact_body(
+        &mut self,
+        length: usize,
+        arrived: &mut impl FnMut(usize),
+    ) -> Result<Bytes, Unread> {
         if length > BODY_MAX {
             return Err(Unread::Refused(413));
         }
         self.inbound
             .reserve(length.saturating_sub(self.inbound.len()));
-        while self.inbound.len() < length {
+        let mut told = 0;
+        loop {
+            let new = self.inbound.len().min(length) - told;
+            if new > 0 {
+                arrived(new);
+                told += new;
+            }
+            if told == length {
+                break;
+            }
             self.fill().await.map_err(|Gone| Unread::Closed)?;
         }
         Ok(self.inbound.split_to(length).freeze())
     }
 
-    async fn chunked_body(&mut self) -> Result<Bytes, Unread> {
+    async fn chunked_body(&mut self, arrived: &mut impl FnMut(usize)) -> Result<Bytes, Unread> {
         let mut body = BytesMut::new();
+        if !self.inbound.is_empty() {
+            arrived(self.inbound.len());
+        }
         loop {
             let (line, size) = loop {
                 match httparse::parse_chunk_size(&self.inbound) {
@@ -117,7 +144,7 @@ impl Connection {
                     Ok(httparse::Status::Partial) => {}
                     Err(_) => return Err(Unread::Refused(400)),
                 }
-                self.fill().await.map_err(|Gone| Unread::Closed)?;
+                arrived(self.fill().await.map_err(|Gone| Unread::Closed)?);
             };
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             if size > BODY_MAX - body.len() {
@@ -126,7 +153,7 @@ impl Connection {
             // The line, the data and the CRLF after it. Trailers are not read: a trailer would
             // show as a malformed next request, and no client of ours sends one.
             while self.inbound.len() < line + size + 2 {
-                self.fill().await.map_err(|Gone| Unread::Closed)?;
+                arrived(self.fill().await.map_err(|Gone| Unread::Closed)?);
             }
             self.inbound.advance(line);
             body.extend_from_slice(&self.inbound[..size]);
@@ -137,10 +164,11 @@ impl Connection {
         }
     }
 
-    async fn fill(&mut self) -> Result<(), Gone> {
+    /// Reads what has come, and returns how much it was.
+    async fn fill(&mut self) -> Result<usize, Gone> {
         match self.stream.read_buf(&mut self.inbound).await {
             Ok(0) | Err(_) => Err(Gone),
-            Ok(_) => Ok(()),
+            Ok(read) => Ok(read),
         }
     }
 

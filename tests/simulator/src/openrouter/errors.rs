@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::api::Api;
 use crate::http::Answer;
 
-/// The known error answers, one JSON object a line.
+/// The known error answers to chats, one JSON object a line.
 const CASES: &str = include_str!("../../fixtures/errors.jsonl");
+/// Those of the audio APIs; a name begins with its [`Api`].
+const AUDIO_CASES: &str = include_str!("../../fixtures/audio_errors.jsonl");
 
 static KNOWN: LazyLock<Vec<ErrorCase>> = LazyLock::new(|| {
     CASES
         .lines()
+        .chain(AUDIO_CASES.lines())
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
 });
@@ -41,16 +45,7 @@ impl ErrorCase {
 
     /// Returns the first known case of this status, or one of OpenRouter's shape.
     pub fn of_status(status: u16) -> Self {
-        KNOWN
-            .iter()
-            .find(|case| case.status == status)
-            .cloned()
-            .unwrap_or_else(|| Self {
-                name: format!("status {status}"),
-                status,
-                headers: BTreeMap::new(),
-                body: json!({"error": {"code": status, "message": format!("Status {status}")}}),
-            })
+        Api::OpenRouter.error(status)
     }
 
     /// Returns an HTML page of this status, as an edge in front of the API sends it.
@@ -90,7 +85,8 @@ mod tests {
 
     #[test]
     fn every_line_is_a_case() {
-        assert_eq!(ErrorCase::known().len(), CASES.lines().count());
+        let lines = CASES.lines().count() + AUDIO_CASES.lines().count();
+        assert_eq!(ErrorCase::known().len(), lines);
     }
 
     #[test]
@@ -104,6 +100,31 @@ mod tests {
             assert!(!case.name.starts_with("status"), "{status} has no fixture");
         }
         assert_eq!(ErrorCase::of_status(418).body["error"]["code"], 418);
+    }
+
+    #[test]
+    fn an_api_has_its_own_shape_for_every_status() {
+        let told = |api: Api, status| api.error(status).body;
+        assert_eq!(
+            told(Api::ElevenLabs, 429)["detail"]["status"],
+            "too_many_concurrent_requests"
+        );
+        assert_eq!(
+            told(Api::ElevenLabs, 504)["detail"]["message"],
+            "Status 504"
+        );
+        assert_eq!(told(Api::OpenAi, 401)["error"]["code"], "invalid_api_key");
+        assert_eq!(told(Api::OpenAi, 504)["error"]["param"], Value::Null);
+        assert_eq!(
+            told(Api::Speaches, 404)["detail"]
+                .as_str()
+                .map(|text| &text[..5]),
+            Some("Model")
+        );
+        assert_eq!(
+            told(Api::WhisperCpp, 500)["error"],
+            "failed to process audio"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong with an answer.
 
+use super::api::Api;
 use super::errors::ErrorCase;
 
 /// One way for an answer to go wrong.
@@ -18,6 +19,8 @@ pub enum Fault {
     CloseEarly,
     /// The whole answer is this one.
     Answer(ErrorCase),
+    /// The whole answer is an error of this status, in the shape of the API that was asked.
+    Status(u16),
     /// A RST in mid-stream.
     Reset,
     /// The body ends in order, in mid-stream: no finish, no usage, no `[DONE]`.
@@ -65,7 +68,8 @@ impl Fault {
             | Self::HalfHeaders
             | Self::ResetEarly
             | Self::CloseEarly
-            | Self::Answer(_) => Stage::Head,
+            | Self::Answer(_)
+            | Self::Status(_) => Stage::Head,
             Self::Reset
             | Self::End
             | Self::Cut
@@ -90,7 +94,8 @@ impl Fault {
             "half_headers" => Self::HalfHeaders,
             "reset_early" => Self::ResetEarly,
             "close_early" => Self::CloseEarly,
-            "status" => Self::Answer(status_case(value?)?),
+            "status" => status(value?)?,
+            api if Api::named(api).is_some() => Self::Answer(ErrorCase::named(text)?),
             "ok_error" => Self::Answer(ErrorCase::named("error_only")?),
             "choice_error" => Self::Answer(ErrorCase::named("error_in_choice")?),
             "html" => Self::Answer(ErrorCase::html(
@@ -120,11 +125,12 @@ impl Fault {
 /// The length of a long line that gives none.
 const DEFAULT_LINE: usize = 4 * 1024 * 1024;
 
-fn status_case(value: &str) -> Option<ErrorCase> {
+fn status(value: &str) -> Option<Fault> {
     match value.parse::<u16>() {
-        Ok(status) if (200..1000).contains(&status) => Some(ErrorCase::of_status(status)),
-        Ok(_) => None,
-        Err(_) => ErrorCase::named(value),
+        Ok(status) => (200..1000)
+            .contains(&status)
+            .then_some(Fault::Status(status)),
+        Err(_) => ErrorCase::named(value).map(Fault::Answer),
     }
 }
 
@@ -152,6 +158,11 @@ mod tests {
             panic!()
         };
         assert_eq!(case.headers["Retry-After"], "7");
+        assert_eq!(Fault::parse("status:503"), Some(Fault::Status(503)));
+        let Some(Fault::Answer(case)) = Fault::parse("elevenlabs:quota_exceeded") else {
+            panic!()
+        };
+        assert_eq!(case.status, 401);
     }
 
     #[test]
@@ -160,6 +171,7 @@ mod tests {
             "",
             "status",
             "status:nope",
+            "openai:nope",
             "status:7",
             "html:x",
             "long_line:x",

@@ -66,6 +66,7 @@ impl Script {
             "tokens" => reply.tokens = Some(number(value)?),
             "seed" => reply.seed = value.parse().ok()?,
             "size" => reply.size = Some(number(value)?),
+            "text" => reply.source = Source::words(value),
             "echo" if value.is_empty() => reply.source = Source::Echo,
             "prefix" => reply.prefix = prefix(value)?,
             "replay" => reply.source = Source::Raw(vec![fixtures::stream(value)?.into()]),
@@ -88,7 +89,7 @@ impl Script {
             "headers" => pace.headers = duration(value)?,
             "first" => pace.first = duration(value)?,
             "gap" => pace.gap = duration(value)?,
-            "batch" => pace.batch = number(value)?.max(1),
+            "batch" => pace.batch = Some(number(value)?.max(1)),
             "rate" => pace.rate = Some(value.parse().ok().filter(|rate| *rate > 0)?),
             "comments" => pace.comments = number(value)?,
             "between" => pace.between = Some(number(value)?.max(1)),
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(script.reply.tokens, Some(64));
         assert_eq!(script.pace.first, Duration::from_millis(50));
         assert_eq!(script.pace.gap, Duration::from_micros(500));
-        assert_eq!(script.pace.batch, 4);
+        assert_eq!(script.pace.batch, Some(4));
         assert_eq!(
             script.faults.planned,
             [(Fault::Garbage, 2), (Fault::Reset, 5)]

@@ -8,7 +8,8 @@ pub(crate) struct Pace {
     pub(crate) headers: Duration,
     pub(crate) first: Duration,
     pub(crate) gap: Duration,
-    pub(crate) batch: usize,
+    /// Deltas in one write, where the script says it.
+    pub(crate) batch: Option<usize>,
     /// Deltas a second; overrides the gap.
     pub(crate) rate: Option<u32>,
     /// Comments before the first delta.
@@ -20,10 +21,15 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Returns the time between two writes.
-    pub(crate) fn between_writes(&self) -> Duration {
+    /// Returns the deltas in one write of a chat.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch.unwrap_or(1)
+    }
+
+    /// Returns the time between two writes of so many deltas.
+    pub(crate) fn between_writes(&self, batch: usize) -> Duration {
         match self.rate {
-            Some(rate) => Duration::from_secs(1) * self.batch as u32 / rate.max(1),
+            Some(rate) => Duration::from_secs(1) * batch as u32 / rate.max(1),
             None => self.gap,
         }
     }
@@ -35,7 +41,7 @@ impl Default for Pace {
             headers: Duration::ZERO,
             first: Duration::ZERO,
             gap: Duration::ZERO,
-            batch: 1,
+            batch: None,
             rate: None,
             comments: 1,
             between: None,

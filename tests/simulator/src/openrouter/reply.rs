@@ -29,6 +29,16 @@ pub(crate) enum Source {
     Raw(Vec<Bytes>),
 }
 
+impl Source {
+    /// Makes the source of this text, one word a delta.
+    pub(crate) fn words(text: &str) -> Self {
+        match Text::of_words(text) {
+            Text::Pieces(words) => Self::Exact(words),
+            other => Self::Exact(vec![other.joined()]),
+        }
+    }
+}
+
 /// What is made of a beginning of the reply that the request brings as its last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefix {

@@ -52,6 +52,13 @@ pub(crate) struct Hold {
     pub(crate) gate: Gate,
 }
 
+/// Something that happens after a number of deltas.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mark<'a> {
+    Hold(&'a Gate),
+    Fault(&'a Fault),
+}
+
 impl Script {
     /// Makes the plain reply: 16 generated tokens, one a write, without a pause.
     pub fn new() -> Self {
@@ -84,10 +91,7 @@ impl Script {
     /// Replies with this text, one word a delta.
     #[must_use]
     pub fn text(mut self, text: &str) -> Self {
-        let Text::Pieces(words) = Text::of_words(text) else {
-            return self;
-        };
-        self.reply.source = Source::Exact(words);
+        self.reply.source = Source::words(text);
         self
     }
 
@@ -151,6 +155,14 @@ impl Script {
         }
     }
 
+    /// Returns the text that a test has given, if it has.
+    pub(crate) fn exact_text(&self) -> Option<String> {
+        match &self.reply.source {
+            Source::Exact(_) => Some(self.reply.text().joined()),
+            Source::Generated | Source::Echo | Source::Raw(_) => None,
+        }
+    }
+
     /// Whether the faults meet a request that so many others came before.
     pub(crate) fn fails(&self, ordinal: u64) -> bool {
         self.faults.fail.is_none_or(|fail| ordinal < fail)
@@ -163,6 +175,21 @@ impl Script {
     /// Whether the script must know how many requests came before.
     pub(crate) fn counts(&self) -> bool {
         self.faults.fail.is_some() || self.faults.nth.is_some()
+    }
+
+    /// Returns what happens in the body, in order; at the same place holds come first.
+    pub(crate) fn marks(&self, fails: bool) -> Vec<(usize, Mark<'_>)> {
+        let holds = self.holds.iter();
+        let holds = holds.map(|hold| (hold.after, Mark::Hold(&hold.gate)));
+        let mut marks: Vec<_> = holds.collect();
+        if fails {
+            let faults = self.faults.planned.iter();
+            let faults = faults.filter(|(fault, _)| fault.stage() == Stage::Body);
+            marks.extend(faults.map(|(fault, after)| (*after, Mark::Fault(fault))));
+        }
+        // A stable sort: equal places keep the order of the script.
+        marks.sort_by_key(|(after, _)| *after);
+        marks
     }
 
     /// Returns the first planned fault of the head.

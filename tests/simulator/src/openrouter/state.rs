@@ -19,7 +19,7 @@ pub(crate) struct OpenRouter {
 #[derive(Debug, Default)]
 struct Told {
     queues: HashMap<Route, VecDeque<Queued>>,
-    default: Queued,
+    defaults: HashMap<Route, Queued>,
     plain: Arc<Script>,
     /// Requests so far by model name, for scripts that fail only some.
     requests: HashMap<String, u64>,
@@ -77,8 +77,8 @@ impl OpenRouter {
         self.lock().queues.values().map(VecDeque::len).sum()
     }
 
-    pub(crate) fn set_default(&self, script: Script) {
-        self.lock().default = Queued::new(script);
+    pub(crate) fn set_default(&self, route: Route, script: Script) {
+        self.lock().defaults.insert(route, Queued::new(script));
     }
 
     pub(crate) fn add_model(&self, card: ModelCard) {
@@ -114,21 +114,20 @@ impl OpenRouter {
             }
             return chosen;
         }
-        match model {
-            // The default concerns chat completions alone.
+        if let Some((model, script)) =
+            model.and_then(|model| Some((model, Script::of_model(model)?)))
+        {
+            let ordinal = if script.counts() {
+                told.count(model)
+            } else {
+                0
+            };
+            let fails = script.fails(ordinal);
+            return (Arc::new(script), fails);
+        }
+        match told.defaults.get_mut(&route) {
+            Some(default) => default.play(),
             None => (Arc::clone(&told.plain), true),
-            Some(model) => match Script::of_model(model) {
-                None => told.default.play(),
-                Some(script) => {
-                    let ordinal = if script.counts() {
-                        told.count(model)
-                    } else {
-                        0
-                    };
-                    let fails = script.fails(ordinal);
-                    (Arc::new(script), fails)
-                }
-            },
         }
     }
 
@@ -160,7 +159,7 @@ mod tests {
     #[test]
     fn a_queued_script_comes_before_the_model_and_the_default() {
         let router = OpenRouter::new(None);
-        router.set_default("seed=1".into());
+        router.set_default(Route::Chat, "seed=1".into());
         router.queue(Route::Chat, "seed=2".into());
         let mut seeds = Vec::new();
         for model in ["sim/seed=3", "sim/seed=3", "example/model-1"] {

@@ -7,12 +7,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::chat::ChatRequest;
 use super::chunk::Frames;
 use super::deltas::Deltas;
-use super::fault::{Fault, Stage};
+use super::fault::Fault;
 use super::pace::Pace;
-use super::script::Script;
+use super::script::{Mark, Script};
 use super::wire::{Delimited, Done};
 use crate::counters::Meter;
-use crate::gate::Gate;
 use crate::http::{Body, Connection, Framing, Gone, Next, response_head};
 
 /// A write is sent at the latest when it has gathered this much.
@@ -27,12 +26,6 @@ pub(crate) struct Performance<'a> {
     /// Whether the script's faults meet this request.
     pub(crate) fails: bool,
     pub(crate) request: &'a ChatRequest<'a>,
-}
-
-/// Something that happens after a number of deltas.
-enum Mark<'a> {
-    Hold(&'a Gate),
-    Fault(&'a Fault),
 }
 
 /// How the deltas ended.
@@ -86,7 +79,10 @@ pub(crate) async fn play(
         pace: &script.pace,
         due: Instant::now(),
     };
-    match player.deltas(&deltas, performance.marks()).await? {
+    match player
+        .deltas(&deltas, script.marks(performance.fails))
+        .await?
+    {
         Ending::Severed(next) => {
             player.body.flush().await?;
             return Ok(next);
@@ -115,26 +111,6 @@ pub(crate) async fn play(
     Ok(next)
 }
 
-impl<'a> Performance<'a> {
-    /// Returns what happens in the stream, in order; at the same place holds come first.
-    fn marks(&self) -> Vec<(usize, Mark<'a>)> {
-        let script = self.script;
-        let holds = script
-            .holds
-            .iter()
-            .map(|hold| (hold.after, Mark::Hold(&hold.gate)));
-        let mut marks: Vec<_> = holds.collect();
-        if self.fails {
-            let faults = script.faults.planned.iter();
-            let faults = faults.filter(|(fault, _)| fault.stage() == Stage::Body);
-            marks.extend(faults.map(|(fault, after)| (*after, Mark::Fault(fault))));
-        }
-        // A stable sort: equal places keep the order of the script.
-        marks.sort_by_key(|(after, _)| *after);
-        marks
-    }
-}
-
 struct Player<'a, 'c> {
     body: Body<'c>,
     frames: Frames,
@@ -151,7 +127,7 @@ impl Player<'_, '_> {
         marks: Vec<(usize, Mark<'_>)>,
     ) -> Result<Ending, Gone> {
         self.prologue(deltas).await?;
-        let gap = self.pace.between_writes();
+        let gap = self.pace.between_writes(self.pace.batch());
         let count = deltas.len();
         let mut marks = marks.into_iter().peekable();
         let mut gathered = 0;
@@ -183,7 +159,7 @@ impl Player<'_, '_> {
             }
             deltas.push(index, &self.frames, self.body.pending());
             gathered += 1;
-            let full = gathered >= self.pace.batch;
+            let full = gathered >= self.pace.batch();
             if full || self.body.pending().len() >= WRITE_MAX {
                 self.body.flush().await?;
             }
@@ -258,7 +234,8 @@ impl Player<'_, '_> {
             | Fault::HalfHeaders
             | Fault::ResetEarly
             | Fault::CloseEarly
-            | Fault::Answer(_) => return Ok(None),
+            | Fault::Answer(_)
+            | Fault::Status(_) => return Ok(None),
         }))
     }
 }

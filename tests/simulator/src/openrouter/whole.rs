@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::api::Api;
 use super::chat::ChatRequest;
 use super::chunk::PROVIDER;
 use super::errors::ErrorCase;
@@ -21,6 +22,7 @@ pub(crate) async fn before(
     meter: &Meter,
     script: &Script,
     fails: bool,
+    api: Api,
 ) -> Result<Option<Next>, Gone> {
     if !script.pace.headers.is_zero() {
         connection.wait(sleep(script.pace.headers)).await?;
@@ -45,6 +47,12 @@ pub(crate) async fn before(
         Fault::Answer(case) => send(connection, meter, script, fails, case.answer())
             .await
             .map(Some),
+        Fault::Status(status) => {
+            let answer = api.error(*status).answer();
+            send(connection, meter, script, fails, answer)
+                .await
+                .map(Some)
+        }
         Fault::Reset
         | Fault::End
         | Fault::Cut
@@ -115,7 +123,8 @@ fn spoil(answer: &mut Answer, meter: &Meter, script: &Script) -> Option<Rupture>
             | Fault::HalfHeaders
             | Fault::ResetEarly
             | Fault::CloseEarly
-            | Fault::Answer(_) => {}
+            | Fault::Answer(_)
+            | Fault::Status(_) => {}
         }
     }
     None
@@ -175,6 +184,9 @@ pub(crate) fn completion(script: &Script, request: &ChatRequest<'_>) -> Answer {
 
 /// Returns how long a completion takes that would be streamed at this pace.
 pub(crate) fn thinking_time(script: &Script, request: &ChatRequest<'_>) -> Duration {
-    let writes = request.reply_text(script).len().div_ceil(script.pace.batch) as u32;
-    script.pace.first + script.pace.between_writes() * writes
+    let writes = request
+        .reply_text(script)
+        .len()
+        .div_ceil(script.pace.batch()) as u32;
+    script.pace.first + script.pace.between_writes(script.pace.batch()) * writes
 }

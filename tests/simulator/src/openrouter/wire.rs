@@ -48,6 +48,13 @@ pub(crate) enum Delimited {
     Close,
 }
 
+impl Wire {
+    /// Whether a streamed body is sent in chunks.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.delimited == Delimited::Chunked
+    }
+}
+
 impl Default for Wire {
     fn default() -> Self {
         Self {

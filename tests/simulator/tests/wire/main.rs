@@ -7,8 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod audio_client;
 mod client;
 mod counting;
+mod elevenlabs_http;
 mod errors;
 mod faults;
 mod pace;
@@ -21,3 +23,4 @@ mod supabase_faults;
 mod supabase_recorded;
 mod supabase_rest;
 mod supabase_store;
+mod whisper;
