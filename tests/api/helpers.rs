@@ -139,6 +139,12 @@ impl Setup {
             .tuning(|tuning| tuning.supabase_waits = Some(quick_waits()))
     }
 
+    /// Speaks and listens through the simulator, too.
+    pub fn voiced(self) -> Self {
+        self.set("ELEVENLABS_API_KEY", "xi-test")
+            .set("OPENAI_API_KEY", "sk-test")
+    }
+
     /// Asks the upstream once for a reply, and however often it failed: what it does wrong reaches
     /// the client.
     pub fn asking_once(self) -> Self {
@@ -172,6 +178,22 @@ impl Setup {
             ("SHUTDOWN_GRACE_SECS", "5".to_owned()),
         ] {
             self.settings.entry(name.to_owned()).or_insert(value);
+        }
+        for (key, url, value) in [
+            (
+                "ELEVENLABS_API_KEY",
+                "ELEVENLABS_BASE_URL",
+                simulator.elevenlabs_url(),
+            ),
+            ("OPENAI_API_KEY", "OPENAI_BASE_URL", simulator.whisper_url()),
+        ] {
+            if self
+                .settings
+                .get(key)
+                .is_some_and(|key| key.ends_with("-test"))
+            {
+                self.settings.entry(url.to_owned()).or_insert(value);
+            }
         }
         let settings = self.settings;
         let config = Config::from_lookup(&|name| settings.get(name).cloned()).unwrap();

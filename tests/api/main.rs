@@ -38,4 +38,5 @@ mod stream;
 mod supabase;
 mod tools;
 mod turns;
+mod voice;
 mod websocket;

@@ -1,0 +1,109 @@
+//! OpenAI's doors for audio, as its clients knock.
+
+use idol_simulator::Route;
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+
+use super::{audio_of, voiced};
+use crate::helpers::TestApp;
+
+#[tokio::test]
+async fn speech_is_streamed_in_the_format_that_was_asked_for() {
+    let app = voiced().await;
+    for (format, ours, media) in [
+        (None, "mp3_44100_128", "audio/mpeg"),
+        (Some("pcm"), "pcm_24000", "audio/pcm;rate=24000"),
+    ] {
+        let mut body = json!({"model": "tts-1", "voice": "alloy", "input": "Hello there."});
+        if let Some(format) = format {
+            body["response_format"] = json!(format);
+        }
+        let response = app.post("/v1/audio/speech", body).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], media);
+        assert_eq!(
+            response.bytes().await.unwrap(),
+            audio_of("Hello there.", ours)
+        );
+    }
+    // OpenAI's names mean nothing to the provider; its own do.
+    let body = json!({"model": "eleven_v3", "voice": "xyz", "input": "Hi.", "speed": 4});
+    app.post("/v1/audio/speech", body).await;
+    let asked = app.simulator.requests_on(Route::Speech);
+    assert!(asked[0].path().contains("/21m00Tcm4TlvDq8ikWAM/"));
+    assert!(asked[2].path().contains("/xyz/"));
+    let told: Value = asked[2].json().unwrap();
+    assert_eq!(told["model_id"], "eleven_v3");
+    assert_eq!(told["voice_settings"]["speed"], 1.2);
+}
+
+#[tokio::test]
+async fn errors_have_openais_shape() {
+    let app = voiced().await;
+    let post = async |body: Value| {
+        let response = app.post("/v1/audio/speech", body).await;
+        let status = response.status().as_u16();
+        let answer: Value = response.json().await.unwrap();
+        (status, answer["error"].clone())
+    };
+    let (status, error) = post(json!({"voice": "alloy"})).await;
+    assert_eq!(
+        (status, &error["type"], &error["param"]),
+        (400, &json!("invalid_request_error"), &json!("input"))
+    );
+    let (status, error) = post(json!({"input": "x", "response_format": "flac"})).await;
+    assert_eq!((status, &error["param"]), (400, &json!("response_format")));
+    app.simulator
+        .elevenlabs()
+        .script("fault=elevenlabs:quota_exceeded");
+    let (status, error) = post(json!({"input": "x"})).await;
+    assert_eq!(status, 503);
+    assert_eq!(error["type"], "server_error");
+    assert_eq!(error["code"], "upstream_credits");
+    assert_eq!(error["param"], Value::Null);
+}
+
+/// A file, as a client's form.
+fn file(bytes: Vec<u8>, name: &str, media: &str) -> Form {
+    let part = Part::bytes(bytes).file_name(name.to_owned());
+    Form::new().part("file", part.mime_str(media).unwrap())
+}
+
+async fn transcribe(app: &TestApp, form: Form) -> reqwest::Response {
+    let request = app.http.post(app.url("/v1/audio/transcriptions"));
+    request.multipart(form).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_transcript_comes_in_the_form_that_was_asked_for() {
+    let app = voiced().await;
+    let audio: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    for (format, media) in [
+        ("json", "application/json"),
+        ("verbose_json", "application/json"),
+        ("text", "text/plain"),
+    ] {
+        app.simulator
+            .whisper()
+            .script(idol_simulator::Script::new().text("Hello."));
+        let form = file(audio.clone(), "talk.webm", "audio/webm")
+            .text("model", "whisper-1")
+            .text("response_format", format)
+            .text("language", "de");
+        let response = transcribe(&app, form).await;
+        assert_eq!(response.status(), 200, "{format}");
+        assert!(
+            response.headers()["content-type"]
+                .to_str()
+                .unwrap()
+                .starts_with(media)
+        );
+        assert!(response.text().await.unwrap().contains("Hello."));
+    }
+    for upload in app.simulator.whisper().uploads() {
+        assert_eq!(upload.file, audio);
+        assert_eq!(upload.file_name.as_deref(), Some("talk.webm"));
+        assert_eq!(upload.content_type.as_deref(), Some("audio/webm"));
+        assert_eq!(upload.field("language"), Some("de"));
+    }
+}

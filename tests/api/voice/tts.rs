@@ -1,0 +1,185 @@
+//! `POST /tts`.
+
+use idol_simulator::{Route, reply_text};
+use serde_json::{Value, json};
+
+use super::{audio_of, decoded, voiced};
+use crate::helpers::{Setup, TestApp, say};
+
+#[tokio::test]
+async fn a_reply_is_written_and_spoken_in_the_ancestors_shape() {
+    let app = voiced().await;
+    let response = app.post("/tts", say("c1", "hi")).await;
+    assert_eq!(response.status(), 200);
+    let body = response.text().await.unwrap();
+
+    let text = reply_text(0, 5);
+    let audio = audio_of(&text, "mp3_44100_128");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["text"], *text);
+    assert_eq!(decoded(&answer["audio_base64"]), audio);
+    assert_eq!(answer["conversation_id"], "c1");
+    assert_eq!(answer["audio_format"], "mp3");
+    assert_eq!(answer["audio_size_bytes"], audio.len());
+    let places = [
+        "text",
+        "audio_base64",
+        "conversation_id",
+        "audio_format",
+        "audio_size_bytes",
+    ]
+    .map(|name| body.find(&format!("\"{name}\":")).unwrap());
+    assert!(places.is_sorted(), "{places:?}");
+    assert_eq!(app.said("c1").await[1].1, text);
+
+    let asked = &app.simulator.requests_on(Route::Speech)[0];
+    assert!(
+        asked
+            .path()
+            .contains("/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream")
+    );
+    assert_eq!(asked.header("xi-api-key"), Some("xi-test"));
+    let told: Value = asked.json().unwrap();
+    assert_eq!(told["text"], *text);
+    assert_eq!(told["model_id"], "eleven_turbo_v2_5");
+    assert_eq!(
+        told["voice_settings"],
+        json!({"stability": 0.5, "similarity_boost": 0.75, "style": 0.0, "use_speaker_boost": true})
+    );
+}
+
+#[tokio::test]
+async fn a_voice_may_be_chosen_and_the_file_be_downloaded() {
+    let app = voiced().await;
+    let mut body = say("c1", "hi");
+    body["voice_id"] = json!("another");
+    body["stability"] = json!("0.9");
+    body["use_speaker_boost"] = json!("no");
+    body["output_format"] = json!("pcm_16000");
+
+    let response = app.post("/tts?download=true", body).await;
+
+    let text = reply_text(0, 5);
+    let headers = response.headers().clone();
+    let header = |name: &str| headers[name].to_str().unwrap();
+    assert_eq!(header("content-type"), "audio/pcm;rate=16000");
+    assert_eq!(header("x-conversation-id"), "c1");
+    assert!(header("content-disposition").starts_with("attachment; filename=\"tts-"));
+    assert!(header("content-disposition").contains("filename*=UTF-8''tts-"));
+    let audio = audio_of(&text, "pcm_16000");
+    assert_eq!(header("content-length"), audio.len().to_string());
+    assert_eq!(response.bytes().await.unwrap(), audio);
+    let asked = &app.simulator.requests_on(Route::Speech)[0];
+    assert!(asked.path().contains("/another/"), "{}", asked.path());
+    let told: Value = asked.json().unwrap();
+    assert_eq!(told["voice_settings"]["stability"], 0.9);
+    assert_eq!(told["voice_settings"]["use_speaker_boost"], false);
+}
+
+#[tokio::test]
+async fn a_bad_voice_is_named_before_anything_is_asked() {
+    let app = voiced().await;
+    for (name, value) in [
+        ("stability", json!(2)),
+        ("voice_id", json!("../x")),
+        ("output_format", json!("mp3")),
+        ("use_speaker_boost", json!("perhaps")),
+    ] {
+        let mut body = say("c1", "hi");
+        body[name] = value;
+        let response = app.post("/tts", body).await;
+        assert_eq!(response.status(), 422, "{name}");
+        let error: Value = response.json().await.unwrap();
+        assert_eq!(error["detail"][0]["loc"], json!(["body", name]));
+    }
+    assert_eq!(app.get("/conversation/c1").await.status(), 404);
+    assert!(app.simulator.chat_requests().is_empty());
+}
+
+/// What `/tts` answers when its voice fails like this.
+async fn failed(app: &TestApp, fault: &str) -> (u16, Value) {
+    app.simulator
+        .elevenlabs()
+        .set_default(&*format!("fault={fault}"));
+    let response = app.post("/tts", say("c1", "hi")).await;
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_voice_that_fails_loses_nothing_that_was_paid_for() {
+    for (fault, status, code, asked) in [
+        ("elevenlabs:invalid_api_key", 502, "upstream_auth", 1),
+        ("elevenlabs:quota_exceeded", 503, "upstream_credits", 1),
+        (
+            "elevenlabs:insufficient_credits",
+            503,
+            "upstream_credits",
+            1,
+        ),
+        ("elevenlabs:voice_not_found", 400, "upstream_rejected", 1),
+        (
+            "elevenlabs:max_character_limit_exceeded",
+            400,
+            "upstream_rejected",
+            1,
+        ),
+        ("elevenlabs:system_busy", 429, "upstream_rate_limited", 3),
+        ("status:500", 502, "upstream_failed", 3),
+        ("reset_early", 502, "upstream_failed", 3),
+        ("html:200", 502, "upstream_failed", 3),
+        ("cut,after=4", 502, "upstream_failed", 1),
+    ] {
+        let setup = Setup::new().voiced().set("OPENROUTER_BREAKER_PERCENT", "0");
+        let app = setup.start().await;
+        let (answered, error) = failed(&app, fault).await;
+        assert_eq!(
+            (answered, error["code"].as_str()),
+            (status, Some(code)),
+            "{fault}: {error}"
+        );
+        let document = app.document("c1").await;
+        let reply = &document["messages"][1];
+        assert_eq!(error["text"], reply["content"], "{fault}");
+        assert_eq!(error["message_id"], reply["id"]);
+        assert_eq!(error["turn_id"], reply["turn_id"]);
+        assert_eq!(error["conversation_id"], "c1");
+        assert_eq!(
+            app.simulator.requests_on(Route::Speech).len(),
+            asked,
+            "{fault}"
+        );
+        let sentence = error["error"].as_str().unwrap();
+        assert!(!sentence.contains("xi-test"), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn requests_past_the_plans_limit_wait_for_room() {
+    let setup = Setup::new().voiced().set("ELEVENLABS_MAX_CONCURRENCY", "3");
+    let app = setup.start().await;
+    // Somebody else speaks with the same account.
+    app.simulator.elevenlabs().limit_generations(Some(2));
+    let requests = (0..8).map(|number| app.post("/tts", say(&format!("c{number}"), "hi")));
+
+    for response in futures::future::join_all(requests).await {
+        assert_eq!(response.status(), 200);
+    }
+
+    assert_eq!(app.simulator.counters().most_generations, 2);
+}
+
+#[tokio::test]
+async fn without_a_speech_provider_no_reply_is_asked_for() {
+    let app = TestApp::start().await;
+    let response = app.post("/tts", say("c1", "hi")).await;
+    assert_eq!(response.status(), 503);
+    let error: Value = response.json().await.unwrap();
+    assert_eq!(error["code"], "provider_not_configured");
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .contains("ELEVENLABS_API_KEY")
+    );
+    assert!(app.simulator.chat_requests().is_empty());
+}
