@@ -34,3 +34,4 @@ pub mod shared;
 mod supervisor;
 mod ticker;
 pub mod time;
+pub mod voice;

@@ -1,0 +1,3 @@
+//! What speaking a reply takes, without the speaking: no actor, no clock and no I/O in here.
+
+pub mod format;
