@@ -1,3 +1,5 @@
 //! What speaking a reply takes, without the speaking: no actor, no clock and no I/O in here.
 
 pub mod format;
+pub mod segment;
+pub mod segmenter;
