@@ -50,6 +50,8 @@ pub(super) struct Sentences {
     speakable: bool,
     /// The space behind the text, and where its last byte stands in the reply.
     space: Option<(char, usize)>,
+    /// Where behind that space markup begins: it belongs to the word to come.
+    opening: Option<usize>,
     end: Option<End>,
     /// The text ends with a comma or the like.
     clause_ends: bool,
@@ -78,6 +80,7 @@ impl Sentences {
             weight: 0,
             speakable: false,
             space: None,
+            opening: None,
             end: None,
             clause_ends: false,
             sentence: Sentence::default(),
@@ -114,7 +117,7 @@ impl Sentences {
                     Voice::Space => self.space(at, c, now),
                     Voice::Newline => self.newline(at, c, now),
                     Voice::Gesture => self.gesture(now),
-                    Voice::Silent => {}
+                    Voice::Silent => self.silent(at, c),
                 }
                 self.tail.push(c);
             }
@@ -198,6 +201,7 @@ impl Sentences {
             self.text.push(space);
             self.weight += 1;
         }
+        self.opening = None;
         self.end = self.end_with(c);
         self.clause_ends =
             is_clause_end(c) || is_wide_clause_end(c) || (self.clause_ends && is_closer(c));
@@ -214,6 +218,7 @@ impl Sentences {
     }
 
     fn space(&mut self, at: usize, c: char, now: Duration) {
+        self.opening = None;
         if self.text.is_empty() || self.space.is_some() {
             return;
         }
@@ -230,6 +235,7 @@ impl Sentences {
     }
 
     fn newline(&mut self, at: usize, c: char, now: Duration) {
+        self.opening = None;
         let behind = self.cut(at + c.len_utf8());
         let is_blank = matches!(self.space, Some(('\n', _)));
         if !self.speakable {
@@ -251,7 +257,14 @@ impl Sentences {
         }
     }
 
+    fn silent(&mut self, at: usize, c: char) {
+        if self.space.is_some() && self.opening.is_none() && self.tail.ends_grapheme(at, c) {
+            self.opening = Some(at);
+        }
+    }
+
     fn gesture(&mut self, now: Duration) {
+        self.opening = None;
         if self.end.is_none() && !self.text.is_empty() {
             self.end = Some(End {
                 mark: Mark::Gesture,
@@ -266,10 +279,11 @@ impl Sentences {
     fn word_begins(&mut self, at: usize, c: char, now: Duration) {
         let is_parted = self.space.is_some();
         let is_wide = !is_parted && !is_closer(c) && (self.ends_wide() || self.clause_ends);
-        if !self.speakable || !(is_parted || is_wide) || !self.tail.ends_grapheme(at, c) {
+        let is_boundary = self.opening.is_some() || self.tail.ends_grapheme(at, c);
+        if !self.speakable || !(is_parted || is_wide) || !is_boundary {
             return;
         }
-        let cut = self.cut(at);
+        let cut = self.cut(self.opening.unwrap_or(at));
         if let Some(end) = self.end
             && self.ends_sentence(&end, c)
         {
@@ -352,6 +366,7 @@ impl Sentences {
             .and_then(|(cut, since)| Some((moved(cut)?, since)));
         if self.text.is_empty() {
             self.space = None;
+            self.opening = None;
             self.end = None;
             self.clause_ends = false;
             self.sentence = Sentence::default();
