@@ -137,6 +137,12 @@ impl Engine {
         ConversationHandle::new(id, self.clone(), home)
     }
 
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
     /// What it is doing.
     #[must_use]
     pub fn observe(&self) -> Observed {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Write as _},
+    sync::atomic::AtomicU64,
     time::Duration,
 };
 
@@ -70,6 +71,10 @@ pub struct Metrics {
     pub pieces_kept: Counter,
     /// Tokens of replies, as upstreams count them.
     pub completion_tokens: Counter,
+    /// Characters of speech that were charged for.
+    pub characters_spoken: Counter,
+    /// Seconds of audio that were written down, where upstreams tell them.
+    pub seconds_heard: Counter<f64, AtomicU64>,
     /// Tokens of prompts, as upstreams count them.
     pub prompt_tokens: Counter,
     /// Prompts that an upstream found too long, and that were sent again with less of the history.
@@ -102,6 +107,8 @@ impl Metrics {
             deltas: Counter::default(),
             pieces_kept: Counter::default(),
             completion_tokens: Counter::default(),
+            characters_spoken: Counter::default(),
+            seconds_heard: Counter::default(),
             prompt_tokens: Counter::default(),
             prompts_cut: Counter::default(),
             provider_errors: Family::default(),
@@ -131,6 +138,16 @@ impl Metrics {
             "completion_tokens",
             "Tokens of replies",
             it.completion_tokens,
+        );
+        registry.register(
+            "characters_spoken",
+            "Characters of speech that were charged for",
+            it.characters_spoken,
+        );
+        registry.register(
+            "seconds_heard",
+            "Seconds of audio that were written down",
+            it.seconds_heard,
         );
         registry.register("prompt_tokens", "Tokens of prompts", it.prompt_tokens);
         registry.register(

@@ -8,7 +8,7 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use super::{Generation, UpstreamError};
-use crate::voice::format::AudioFormat;
+use crate::voice::{alignment::TimedChar, format::AudioFormat};
 
 /// Asks for a text to be spoken. The answer is a guard: dropping it closes the upstream call at
 /// once.
@@ -93,17 +93,6 @@ pub struct Spoken {
     pub timed: Vec<TimedChar>,
     /// Set on the last message: how it ended.
     pub end: Option<Result<SpeechEnd, UpstreamError>>,
-}
-
-/// A character of the text, and when it is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimedChar {
-    /// The character.
-    pub character: char,
-    /// Milliseconds from the beginning of the speech to its beginning.
-    pub start_ms: u32,
-    /// Milliseconds that it takes.
-    pub duration_ms: u32,
 }
 
 /// How a speech ended.

@@ -7,14 +7,17 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::{config::Target, timing::TimingReader};
-use crate::provider::{
-    Upstream, UpstreamError, UpstreamErrorKind,
-    breaker::CallEnd,
-    endpoint::{Refusal, root_cause},
-    failure,
-    protection::{Call, Went},
-    report::Report,
-    speech::{Speak, SpeechEnd, Spoken, TimedChar, Timing, Voice},
+use crate::{
+    provider::{
+        Upstream, UpstreamError, UpstreamErrorKind,
+        breaker::CallEnd,
+        endpoint::{Refusal, root_cause},
+        failure,
+        protection::{Call, Went},
+        report::Report,
+        speech::{Speak, SpeechEnd, Spoken, Timing, Voice},
+    },
+    voice::alignment::TimedChar,
 };
 
 /// Nobody listens any more.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 use serde::Deserialize;
 
-use crate::provider::speech::TimedChar;
+use crate::voice::alignment::TimedChar;
 
 /// Longest line: some seconds of the largest format.
 const LINE_BYTES_MAX: usize = 8 << 20;
@@ -101,7 +101,7 @@ fn take(line: &[u8], timed: &mut Timed) -> Result<(), TimingError> {
         timed
             .chars
             .extend(characters.chars().map(|character| TimedChar {
-                character,
+                c: character,
                 start_ms,
                 duration_ms: end_ms.saturating_sub(start_ms),
             }));
@@ -148,7 +148,7 @@ mod tests {
                 add(reader.read(&bytes).unwrap());
             }
             add(reader.close().unwrap());
-            let timed = |character, start_ms, duration_ms| TimedChar { character, start_ms, duration_ms };
+            let timed = |c, start_ms, duration_ms| TimedChar { c, start_ms, duration_ms };
             prop_assert_eq!(&all.audio[..], &[0, 1, 2, 3, 4]);
             prop_assert_eq!(all.chars, [timed('H', 0, 100), timed('i', 100, 150), timed('é', 250, 50)]);
         }
