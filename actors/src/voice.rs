@@ -5,3 +5,4 @@ pub mod format;
 pub mod heard;
 pub mod segment;
 pub mod segmenter;
+pub mod tones;
