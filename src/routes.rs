@@ -25,6 +25,7 @@ mod health;
 mod metrics;
 mod openai;
 mod speech;
+mod transcribe;
 mod upload;
 mod websocket;
 
@@ -74,6 +75,16 @@ pub fn configure(service: &mut web::ServiceConfig) {
             [web::post().to(chat::stream)],
         ))
         .service(resource("/tts", "POST", [web::post().to(speech::tts)]))
+        .service(resource(
+            "/tts/stream",
+            "POST",
+            [web::post().to(speech::stream)],
+        ))
+        .service(resource(
+            "/transcribe",
+            "POST",
+            [web::post().to(transcribe::transcribe)],
+        ))
         .service(resource(
             "/v1/audio/speech",
             "POST",

@@ -24,9 +24,11 @@ use idol_actors::{
 };
 
 pub mod events;
+pub mod hearing;
 pub mod http;
 pub mod speech;
 pub mod sse;
+pub mod tts_stream;
 pub mod websocket;
 
 /// Without a write for this long, a stream gets a comment: a client that has left is noticed by writes.

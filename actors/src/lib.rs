@@ -31,6 +31,7 @@ pub mod provider;
 pub mod recovery;
 pub mod rendering;
 pub mod shared;
+pub mod speaker;
 mod supervisor;
 mod ticker;
 pub mod time;

@@ -15,8 +15,8 @@ use actix::{
     SpawnHandle, WrapFuture,
 };
 
-pub use self::line::{Piece, Sums};
 use self::line::{Ask, Line};
+pub use self::line::{Piece, Sums};
 use crate::{
     id::TurnId,
     metrics::Metrics,
@@ -191,7 +191,10 @@ impl Speaker {
             return;
         };
         if let Piece::Complete(sums) = piece {
-            self.config.metrics.characters_spoken.inc_by(sums.characters);
+            self.config
+                .metrics
+                .characters_spoken
+                .inc_by(sums.characters);
         }
         self.outbox = Outbox::Busy;
         let turn = self.config.turn;
@@ -239,7 +242,10 @@ impl Speaker {
         }
         if !self.line.is_complete() {
             let sums = self.line.sums();
-            self.config.metrics.characters_spoken.inc_by(sums.characters);
+            self.config
+                .metrics
+                .characters_spoken
+                .inc_by(sums.characters);
         }
         if !self.config.listener.connected() {
             ctx.stop();
@@ -307,8 +313,7 @@ impl Handler<Spoken> for Speaker {
     type Result = ();
 
     fn handle(&mut self, msg: Spoken, ctx: &mut Self::Context) {
-        self.line
-            .took(msg.number, &msg.audio, msg.timed, msg.end);
+        self.line.took(msg.number, &msg.audio, msg.timed, msg.end);
         self.go_on(ctx);
     }
 }

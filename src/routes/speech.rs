@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use idol_actors::{
     conversation::event::Outcome,
     error::EngineError,
@@ -18,6 +19,7 @@ use crate::{
     session::{
         http,
         speech::{parts_of, speak},
+        tts_stream::{self, Speaking},
     },
     wire::{chat::Named, fields::Fields, query::Query, speech, voice},
 };
@@ -76,6 +78,56 @@ pub(super) async fn tts(
         }),
     })?;
     Ok(answer(form, &text, &audio, voice.format, Some(&named)))
+}
+
+/// Answers with the reply spoken while it is written. What fails before the first sound has a status;
+/// what fails behind it breaks the answer off.
+pub(super) async fn stream(
+    server: web::Data<Server>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (named, command, body) = chat::read(&server, &request, payload).await?;
+    let mut fields = Fields::of_body(&body)?;
+    let voice = voice::voice_of(&mut fields, &server.voices.defaults);
+    if voice.format.header_bytes() > 0 {
+        // A stream cannot begin with its length.
+        let msg = "Input should be a format that can be streamed: mp3, pcm, ulaw, alaw or opus";
+        fields.wrong("output_format", "value_error", msg);
+    }
+    let voice = fields.finish(voice)?;
+    let fault = |error| ApiError::of(error, &named.spelled);
+    let speaking = Speaking {
+        provider: server.voices.speech().map_err(fault)?,
+        voice: voice.clone(),
+        metrics: server.engine.metrics().clone(),
+    };
+    let conversation = server.conversation(&named);
+    let (started, mut pieces) = tts_stream::stream(&conversation, command, speaking)
+        .await
+        .map_err(fault)?;
+    // A reply without a word to be spoken has no audio.
+    let first = match pieces.recv().await {
+        Some(Ok(first)) => first,
+        Some(Err(error)) => return Err(fault(error)),
+        None => Bytes::new(),
+    };
+    let spelled = named.spelled.clone();
+    let rest = futures::stream::unfold(pieces, |mut pieces| async move {
+        pieces.recv().await.map(|piece| (piece, pieces))
+    });
+    let audio = futures::stream::iter([Ok(first)])
+        .chain(rest)
+        .map(move |piece| piece.map_err(|error| ApiError::of(error, &spelled)));
+    let mut response = HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, voice.format.mime()))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .insert_header(("X-Turn-Id", started.turn.to_string()))
+        .insert_header(("X-Message-Id", started.reply.to_string()))
+        .streaming(Box::pin(audio));
+    chat::name_conversation(&mut response, &named);
+    Ok(response)
 }
 
 /// The text of a reply.

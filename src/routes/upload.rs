@@ -2,31 +2,22 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use actix::Recipient;
 use actix_multipart::{Field, Multipart};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use idol_actors::{
     error::EngineError,
-    provider::{
-        Generation, UpstreamError,
-        hearing::{Transcribe, Transcript, UploadPart},
-    },
+    provider::hearing::{Transcript, UploadPart},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     error::ApiError,
     server::Server,
+    session::hearing::Hearing,
     wire::fields::{FieldError, Step},
 };
-
-/// Pieces of an upload that wait to be passed on; with more, its client is not read from.
-const PIECES_AHEAD: usize = 8;
 
 /// Longest time that an upload may take: 24.5 MiB at half a megabit a second.
 const DEADLINE: Duration = Duration::from_secs(420);
@@ -93,7 +84,7 @@ pub(super) async fn read(
         fields, hearing, ..
     } = reading;
     let heard = match hearing {
-        Some(hearing) => Some(hearing.end().await?),
+        Some(hearing) => Some(hearing.end().await.map_err(failed)?),
         None => None,
     };
     Ok(Uploaded { fields, heard })
@@ -148,14 +139,11 @@ impl Reading<'_> {
             return Err(wrong(&name, "too_long", "There are too many fields").into());
         }
         check(&name, &value)?;
-        if let Some(hearing) = &mut self.hearing
+        if let Some(hearing) = &self.hearing
             && self.told.tells(&name)
         {
-            hearing.pass(UploadPart::Field {
-                name: name.clone(),
-                value: value.clone(),
-            });
-            hearing.flush().await;
+            let (name, value) = (name.clone(), value.clone());
+            hearing.pass(UploadPart::Field { name, value }).await;
         }
         self.fields.insert(name, value);
         Ok(())
@@ -198,27 +186,24 @@ impl Reading<'_> {
             };
         }
         let (name, content_type) = format_of(&name, named_type, &first);
-        let hearing = Hearing::begin(self.server).await?;
+        let provider = self.server.voices.hearing().map_err(failed)?;
+        let hearing = Hearing::begin(&provider).await.map_err(failed)?;
         let hearing = self.hearing.insert(hearing);
         for (name, value) in &self.fields {
             if self.told.tells(name) {
-                hearing.pass(UploadPart::Field {
-                    name: name.clone(),
-                    value: value.clone(),
-                });
+                let (name, value) = (name.clone(), value.clone());
+                hearing.pass(UploadPart::Field { name, value }).await;
             }
         }
-        hearing.pass(UploadPart::File { name, content_type });
-        hearing.pass(UploadPart::Audio(first.freeze()));
-        hearing.flush().await;
+        hearing.pass(UploadPart::File { name, content_type }).await;
+        hearing.pass(UploadPart::Audio(first.freeze())).await;
         while !over {
             let Some(piece) = field.next().await else {
                 break;
             };
             let piece = piece.map_err(|error| unreadable(&error))?;
             size(&piece)?;
-            hearing.pass(UploadPart::Audio(piece));
-            hearing.flush().await;
+            hearing.pass(UploadPart::Audio(piece)).await;
             if hearing.is_over() {
                 break;
             }
@@ -230,67 +215,6 @@ impl Reading<'_> {
 impl Told {
     fn tells(self, name: &str) -> bool {
         PASSED_ON.contains(&name) && (self == Self::All || name != "response_format")
-    }
-}
-
-/// A transcription under way. Dropping it closes the upstream call.
-pub(crate) struct Hearing {
-    parts: mpsc::Sender<UploadPart>,
-    waiting: Vec<UploadPart>,
-    answer: oneshot::Receiver<Result<Transcript, UpstreamError>>,
-    _call: Generation,
-}
-
-impl Hearing {
-    async fn begin(server: &Server) -> Result<Self, ApiError> {
-        let provider = server.voices.hearing().map_err(failed)?;
-        Self::with(&provider).await.map_err(failed)
-    }
-
-    /// Begins one.
-    pub(crate) async fn with(provider: &Recipient<Transcribe>) -> Result<Self, EngineError> {
-        let (parts, receiver) = mpsc::channel(PIECES_AHEAD);
-        let (sender, answer) = oneshot::channel();
-        let transcribe = Transcribe {
-            parts: receiver,
-            answer: sender,
-        };
-        let call = provider
-            .send(transcribe)
-            .await
-            .map_err(|_gone| EngineError::Overloaded)?;
-        Ok(Self {
-            parts,
-            waiting: Vec::new(),
-            answer,
-            _call: call,
-        })
-    }
-
-    fn pass(&mut self, part: UploadPart) {
-        self.waiting.push(part);
-    }
-
-    /// Passes on what waits. What is not taken any more is dropped: the answer tells why.
-    async fn flush(&mut self) {
-        for part in self.waiting.drain(..) {
-            if self.parts.send(part).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Whether nothing more is taken.
-    fn is_over(&self) -> bool {
-        self.parts.is_closed()
-    }
-
-    async fn end(mut self) -> Result<Transcript, ApiError> {
-        self.pass(UploadPart::End);
-        self.flush().await;
-        let heard = self.answer.await.map_err(|_gone| EngineError::Restarted);
-        let heard = heard.and_then(|heard| heard.map_err(EngineError::Upstream));
-        heard.map_err(failed)
     }
 }
 

@@ -29,12 +29,14 @@ use crate::{
     sockets::GoAway,
     wire::{
         chat::Named,
-        socket::{self, ClientMessage, Reasoning, Refused},
+        socket::{self, ClientMessage, Reasoning},
     },
 };
 
 mod asking;
 mod frames;
+mod hearing;
+mod speaking;
 mod telling;
 
 /// Messages of one client that wait to be carried out; more are refused.
@@ -63,6 +65,12 @@ struct WsSession {
     resuming: Option<ConversationId>,
     /// Events of own turns there that came meanwhile: perhaps the watch will tell those turns.
     held: Vec<Deliver>,
+    /// The reply that is being spoken, or was last.
+    speech: Option<speaking::SpeechUnderWay>,
+    /// Whether a reply is being cut to what was heard of it: what was asked behind it waits.
+    interrupting: Busy,
+    /// What the client is saying aloud.
+    utterance: Option<hearing::Utterance>,
     pings_unanswered: u32,
     speaks_added: Added,
     /// Set once the server stops: the socket closes when its turns are told.
@@ -155,6 +163,9 @@ pub fn start(
         watched: Vec::new(),
         resuming: None,
         held: Vec::new(),
+        speech: None,
+        interrupting: Busy::No,
+        utterance: None,
         pings_unanswered: 0,
         speaks_added: Added::No,
         going: None,
@@ -177,8 +188,11 @@ type Ctx = WebsocketContext<WsSession>;
 
 impl WsSession {
     fn take_text(&mut self, text: &str, ctx: &mut Ctx) {
-        match ClientMessage::parse(text) {
+        match ClientMessage::parse(text, &self.server.voices.defaults) {
             Ok(ClientMessage::Ping) => ctx.text(socket::PONG),
+            Ok(ClientMessage::Played { turn, sequence, ms }) => self.played(turn, sequence, ms),
+            Ok(ClientMessage::AudioEnd) => self.utterance_ends(ctx),
+            Ok(ClientMessage::AudioAbort) => self.utterance = None,
             Ok(_) if self.inbox.len() >= INBOX_MAX => {
                 ctx.text(socket::refused(&EngineError::Busy.into()));
             }
@@ -186,10 +200,28 @@ impl WsSession {
                 if message.is_added() {
                     self.speaks_added = Added::Yes;
                 }
-                if let ClientMessage::Cancel { conversation, turn } = &message {
-                    self.cancel_early(conversation.as_ref(), *turn, ctx);
+                match &message {
+                    ClientMessage::Cancel { conversation, turn } => {
+                        let speaks = self.speaks_for(conversation.as_ref(), *turn);
+                        if !speaks || !self.barge_in(ctx) {
+                            self.cancel_early(conversation.as_ref(), *turn, ctx);
+                        }
+                    }
+                    ClientMessage::AudioStart(_)
+                    | ClientMessage::Message { .. }
+                    | ClientMessage::Replace { .. }
+                    | ClientMessage::Start {
+                        message: Some(_), ..
+                    } => {
+                        self.barge_in(ctx);
+                    }
+                    _ => {}
                 }
-                self.inbox.push_back(message);
+                match message {
+                    // Its audio comes right behind, whatever waits.
+                    ClientMessage::AudioStart(start) => self.utterance_begins(*start, ctx),
+                    message => self.inbox.push_back(message),
+                }
                 self.next_message(ctx);
             }
             Err(refused) => ctx.text(socket::refused(&refused)),
@@ -217,6 +249,8 @@ impl WsSession {
     fn go_when_all_is_told(&mut self, ctx: &mut Ctx) {
         let told = self.busy == Busy::No
             && self.own.is_empty()
+            && !self.is_speaking()
+            && !self.is_interrupting()
             && self.watched.iter().all(|it| it.under_way.is_none());
         let Some(retry_after) = self.going.filter(|_| told) else {
             return;
@@ -250,10 +284,7 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for WsSession {
         self.pings_unanswered = 0;
         match item {
             Ok(ws::Message::Text(text)) => self.take_text(&text, ctx),
-            Ok(ws::Message::Binary(_)) => {
-                let refused = Refused::invalid("Binary frames are not understood: send JSON text");
-                ctx.text(socket::refused(&refused));
-            }
+            Ok(ws::Message::Binary(audio)) => self.utterance_goes_on(audio, ctx),
             Ok(ws::Message::Ping(payload)) => ctx.pong(&payload),
             Ok(ws::Message::Close(reason)) => {
                 ctx.close(reason);

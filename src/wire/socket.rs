@@ -1,9 +1,16 @@
 //! The messages of `/ws/chat`.
 
 mod asked;
+mod audio;
 mod told;
 
-pub use asked::{ClientMessage, Reasoning, Refused, Watch, message_id, said};
+pub use asked::{
+    AudioStart, Carriage, ClientMessage, Reasoning, Refused, SpokenReply, Watch, message_id, said,
+};
+pub use audio::{
+    AudioPiece, audio, audio_complete, audio_error, audio_frame, audio_head_alone, audio_stop,
+    transcript,
+};
 pub use told::{
     PONG, conversation_deleted, conversation_started, ended, event, going_away, history,
     history_truncated, message_received, missed_end, received_of_others, refused, reset, resumed,

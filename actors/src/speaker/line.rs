@@ -29,7 +29,7 @@ const AHEAD: usize = 2;
 const ATTEMPTS: u8 = 2;
 
 /// Largest piece of audio that is told at once: two seconds of the default format.
-pub const PIECE_BYTES_MAX: usize = 32 << 10;
+pub(super) const PIECE_BYTES_MAX: usize = 32 << 10;
 
 /// Most bytes of a text that goes before a sentence, to go on in its tone.
 const BEFORE_BYTES_MAX: usize = 500;
@@ -65,15 +65,15 @@ enum State {
 
 /// Something that is to be synthesised.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ask {
+pub(super) struct Ask {
     /// For [`Line::took`]: the sentence and the attempt at it.
-    pub number: u64,
+    pub(super) number: u64,
     /// The sentence.
-    pub text: Arc<str>,
+    pub(super) text: Arc<str>,
     /// What is spoken before it.
-    pub before: Arc<str>,
+    pub(super) before: Arc<str>,
     /// Whether somebody waits in silence for it.
-    pub urgency: Urgency,
+    pub(super) urgency: Urgency,
 }
 
 /// Something that is to be told.
@@ -125,7 +125,7 @@ struct Told {
 
 /// The sentences of one reply.
 #[derive(Debug)]
-pub struct Line {
+pub(super) struct Line {
     format: AudioFormat,
     /// Those that are not told whole.
     sentences: VecDeque<Sentence>,
@@ -150,8 +150,7 @@ enum Text {
 
 impl Line {
     /// With nothing to say.
-    #[must_use]
-    pub fn new(format: AudioFormat) -> Self {
+    pub(super) fn new(format: AudioFormat) -> Self {
         Self {
             format,
             sentences: VecDeque::new(),
@@ -167,7 +166,7 @@ impl Line {
     }
 
     /// Takes sentences, in order.
-    pub fn add(&mut self, segments: Vec<Segment>) {
+    pub(super) fn add(&mut self, segments: Vec<Segment>) {
         for segment in segments {
             self.sentences.push_back(Sentence {
                 text: segment.text.as_str().into(),
@@ -184,13 +183,13 @@ impl Line {
     }
 
     /// No more sentences come; the reply has so many bytes.
-    pub fn over(&mut self, source_len: usize) {
+    pub(super) fn over(&mut self, source_len: usize) {
         self.text = Text::Over;
         self.heard.set_ended(source_len);
     }
 
     /// What is to be synthesised next, if anything is by now.
-    pub fn ask(&mut self) -> Option<Ask> {
+    pub(super) fn ask(&mut self) -> Option<Ask> {
         if self.mute {
             return None;
         }
@@ -219,7 +218,7 @@ impl Line {
     }
 
     /// Takes what a synthesis brought.
-    pub fn took(
+    pub(super) fn took(
         &mut self,
         asked: u64,
         audio: &Bytes,
@@ -234,7 +233,9 @@ impl Line {
         for timed in &timed {
             let mut text = [0; 4];
             let text = timed.c.encode_utf8(&mut text);
-            sentence.alignment.push(text, timed.start_ms, timed.duration_ms);
+            sentence
+                .alignment
+                .push(text, timed.start_ms, timed.duration_ms);
         }
         if !timed.is_empty() {
             self.heard.align(sentence.number, &sentence.alignment);
@@ -266,7 +267,7 @@ impl Line {
     }
 
     /// What is to be told next, if anything is by now.
-    pub fn tell(&mut self) -> Option<Piece> {
+    pub(super) fn tell(&mut self) -> Option<Piece> {
         if self.complete {
             return None;
         }
@@ -335,14 +336,14 @@ impl Line {
     }
 
     /// The numbers of the syntheses that are still wanted.
-    pub fn wants(&self, asked: u64) -> bool {
+    pub(super) fn wants(&self, asked: u64) -> bool {
         let mut sentences = self.sentences.iter();
         sentences.any(|it| number(it) == asked && it.state == State::Asked)
     }
 
     /// A client has played all before a piece, and so many milliseconds of it. What it cannot have
     /// played yet is taken for all that was told.
-    pub fn played(&mut self, sequence: u32, ms: u32) {
+    pub(super) fn played(&mut self, sequence: u32, ms: u32) {
         let Some(last) = self.told.len().checked_sub(1) else {
             return;
         };
@@ -364,26 +365,22 @@ impl Line {
     }
 
     /// Whether a client has told what it played.
-    #[must_use]
-    pub fn has_reports(&self) -> bool {
+    pub(super) fn has_reports(&self) -> bool {
         self.played.is_some()
     }
 
     /// Bytes of the reply that were heard, by the client's word.
-    #[must_use]
-    pub fn heard(&self) -> usize {
+    pub(super) fn heard(&self) -> usize {
         self.heard.source_offset()
     }
 
     /// What there is so far.
-    #[must_use]
-    pub fn sums(&self) -> Sums {
+    pub(super) fn sums(&self) -> Sums {
         self.sums
     }
 
     /// Whether all was told.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.complete
     }
 }

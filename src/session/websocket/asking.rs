@@ -23,7 +23,7 @@ use crate::{
         chat::{ChatRequest, Named, PromptChoice},
         idempotency,
         page::PageRequest,
-        socket::{self, ClientMessage, Reasoning, Refused, Watch},
+        socket::{self, ClientMessage, Reasoning, Refused, SpokenReply, Watch},
     },
 };
 
@@ -31,25 +31,31 @@ use crate::{
 const HISTORY_BYTES_MAX: usize = 1 << 20;
 
 /// Something a client says.
-struct Saying {
-    named: Named,
-    at: At,
+pub(super) struct Saying {
+    pub(super) named: Named,
+    pub(super) at: At,
     /// None: a reply is to be made again.
-    text: Option<String>,
-    choice: PromptChoice,
-    client_message_id: Option<String>,
-    reasoning: Reasoning,
+    pub(super) text: Option<String>,
+    pub(super) choice: PromptChoice,
+    pub(super) client_message_id: Option<String>,
+    pub(super) reasoning: Reasoning,
+    pub(super) voice: Option<SpokenReply>,
 }
 
 impl WsSession {
     /// Carries out the messages that wait, one after the other.
     pub(super) fn next_message(&mut self, ctx: &mut Ctx) {
-        while self.busy == Busy::No && self.may_go_on() {
+        while self.busy == Busy::No && !self.is_interrupting() && self.may_go_on() {
             let Some(message) = self.inbox.pop_front() else {
                 return;
             };
             match message {
-                ClientMessage::Ping => {}
+                // Carried out when they came.
+                ClientMessage::Ping
+                | ClientMessage::Played { .. }
+                | ClientMessage::AudioEnd
+                | ClientMessage::AudioAbort
+                | ClientMessage::AudioStart(_) => {}
                 ClientMessage::Leave { conversation } => self.leave(conversation),
                 ClientMessage::Cancel { conversation, turn } => {
                     match conversation.or_else(|| self.current.clone()) {
@@ -82,6 +88,7 @@ impl WsSession {
                     client_message_id,
                     watch,
                     reasoning,
+                    voice,
                 } => {
                     let named = match (conversation, &message, &client_message_id) {
                         (Some(named), _, _) => named,
@@ -97,6 +104,7 @@ impl WsSession {
                         choice: choice.clone(),
                         client_message_id,
                         reasoning,
+                        voice,
                     });
                     self.begin(named, &choice, first, watch, reasoning, ctx);
                 }
@@ -106,6 +114,7 @@ impl WsSession {
                     choice,
                     client_message_id,
                     reasoning,
+                    voice,
                 } => {
                     let Some(named) = conversation.or_else(|| self.current.clone()) else {
                         ctx.text(socket::refused(&Refused::no_conversation()));
@@ -124,6 +133,7 @@ impl WsSession {
                         choice,
                         client_message_id,
                         reasoning,
+                        voice,
                     };
                     self.start_turn(saying, ctx);
                 }
@@ -134,6 +144,7 @@ impl WsSession {
                     choice,
                     client_message_id,
                     reasoning,
+                    voice,
                 } => {
                     let Some(named) = conversation.or_else(|| self.current.clone()) else {
                         ctx.text(socket::refused(&Refused::no_conversation()));
@@ -146,6 +157,7 @@ impl WsSession {
                         choice,
                         client_message_id,
                         reasoning,
+                        voice,
                     };
                     self.start_turn(saying, ctx);
                 }
@@ -206,7 +218,7 @@ impl WsSession {
         async move { conversation.cancel(command).await }
     }
 
-    fn remember(&mut self, named: &Named, choice: &PromptChoice) {
+    pub(super) fn remember(&mut self, named: &Named, choice: &PromptChoice) {
         self.current = Some(named.clone());
         for (known, given) in [
             (&mut self.character_id, &choice.character_id),
@@ -219,7 +231,7 @@ impl WsSession {
     }
 
     /// The next message is carried out when this one is.
-    fn ready(&mut self, ctx: &mut Ctx) {
+    pub(super) fn ready(&mut self, ctx: &mut Ctx) {
         self.busy = Busy::No;
         self.next_message(ctx);
         self.go_when_all_is_told(ctx);
@@ -468,7 +480,7 @@ impl WsSession {
         });
     }
 
-    fn start_turn(&mut self, saying: Saying, ctx: &mut Ctx) {
+    pub(super) fn start_turn(&mut self, saying: Saying, ctx: &mut Ctx) {
         self.busy = Busy::Yes;
         let turn = TurnId::now();
         let number = self.number_attachment();
@@ -490,6 +502,9 @@ impl WsSession {
             self.book.borrow_mut().expect(number, given);
         }
         let conversation = self.handle_of(&saying.named);
+        if let Some(voice) = saying.voice {
+            self.speak(number, turn, &saying.named, voice, ctx);
+        }
         self.own.push_back(Own {
             number,
             turn,

@@ -120,6 +120,9 @@ impl WsSession {
             // Left, over, or told by another attachment.
             (None, None) => None,
         };
+        if let Some(own) = own_turn {
+            self.hear_text(own, event);
+        }
         let wrote = match told {
             Some((named, reasoning, whose)) => self.write(event, &named, reasoning, whose, ctx),
             None => Wrote::Nothing,
@@ -215,6 +218,7 @@ impl WsSession {
 
     /// No more events of an own turn will come.
     pub(super) fn fail(&mut self, number: u64, error: EngineError, ctx: &mut Ctx) {
+        self.speak_to_the_end(number);
         if let Some(own) = self.own.iter_mut().find(|own| own.number == number) {
             own.failed = Some(error);
             self.book.borrow_mut().close(number);

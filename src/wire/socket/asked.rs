@@ -1,5 +1,7 @@
 //! What a client sends over `/ws/chat`.
 
+use std::sync::Arc;
+
 use idol_actors::{
     conversation::{
         command::{At, Said},
@@ -8,6 +10,7 @@ use idol_actors::{
     error::EngineError,
     id::{MessageId, TurnId},
     limits::WATCHED_MAX,
+    provider::speech::Voice,
 };
 use uuid::Uuid;
 
@@ -19,6 +22,7 @@ use crate::{
         fields::Fields,
         idempotency,
         page::{MESSAGES_MAX, PageRequest},
+        voice::{VoiceDefaults, voice_of},
     },
 };
 
@@ -39,6 +43,8 @@ pub enum ClientMessage {
         watch: Watch,
         /// Whether reasoning is wanted.
         reasoning: Reasoning,
+        /// How the reply is to be spoken; none: not at all.
+        voice: Option<SpokenReply>,
     },
     /// Says something.
     Message {
@@ -52,6 +58,8 @@ pub enum ClientMessage {
         client_message_id: Option<String>,
         /// Whether reasoning is wanted.
         reasoning: Reasoning,
+        /// How the reply is to be spoken; none: not at all.
+        voice: Option<SpokenReply>,
     },
     /// Wants something of the history replaced.
     Replace {
@@ -67,6 +75,23 @@ pub enum ClientMessage {
         client_message_id: Option<String>,
         /// Whether reasoning is wanted.
         reasoning: Reasoning,
+        /// How the reply is to be spoken; none: not at all.
+        voice: Option<SpokenReply>,
+    },
+    /// Begins to speak: audio follows in binary frames.
+    AudioStart(Box<AudioStart>),
+    /// Has said all: it is to be written down, and answered.
+    AudioEnd,
+    /// Has said nothing.
+    AudioAbort,
+    /// Has played a spoken reply up to there.
+    Played {
+        /// Which turn's.
+        turn: Option<TurnId>,
+        /// All pieces before this one.
+        sequence: u32,
+        /// And so many milliseconds of it.
+        ms: u32,
     },
     /// Wants a pong.
     Ping,
@@ -100,6 +125,43 @@ pub enum ClientMessage {
         /// The conversation; none: the one last named on this socket.
         conversation: Option<Named>,
     },
+}
+
+/// How a reply is to be spoken.
+#[derive(Debug, Clone)]
+pub struct SpokenReply {
+    /// With which voice.
+    pub voice: Arc<Voice>,
+    /// How audio is carried.
+    pub carriage: Carriage,
+}
+
+/// How audio is carried to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carriage {
+    /// As base64 in text frames.
+    Text,
+    /// In binary frames.
+    Binary,
+}
+
+/// What a client is about to say aloud.
+#[derive(Debug)]
+pub struct AudioStart {
+    /// The conversation; none: the one last named on this socket.
+    pub conversation: Option<Named>,
+    /// How the audio is coded: the ending of such files, or a media type.
+    pub format: String,
+    /// In which language; none: the provider finds out.
+    pub language: Option<String>,
+    /// As in a message.
+    pub choice: PromptChoice,
+    /// As in a message.
+    pub client_message_id: Option<String>,
+    /// As in a message.
+    pub reasoning: Reasoning,
+    /// As in a message.
+    pub voice: Option<SpokenReply>,
 }
 
 /// Messages in one `history` where no limit is given.
@@ -187,14 +249,14 @@ impl From<ApiError> for Refused {
 
 impl ClientMessage {
     /// Reads a text frame.
-    pub fn parse(text: &str) -> Result<Self, Refused> {
+    pub fn parse(text: &str, voices: &VoiceDefaults) -> Result<Self, Refused> {
         let mut fields = Fields::of_body(text.as_bytes())
             .map_err(|_not_json| Refused::invalid("Invalid JSON format"))?;
         let kind = fields.string("type");
         let read = match kind.as_deref() {
             Some("ping") => Self::Ping,
-            Some("start_conversation") => Self::start(&mut fields)?,
-            Some("message") => Self::message(&mut fields)?,
+            Some("start_conversation") => Self::start(&mut fields, voices)?,
+            Some("message") => Self::message(&mut fields, voices)?,
             Some("leave") => Self::Leave {
                 conversation: conversation_of(&mut fields)?,
             },
@@ -205,13 +267,21 @@ impl ClientMessage {
                 cursor: said(fields.filled("cursor").as_deref(), |text| text.parse().ok()),
                 reasoning: reasoning_of(&mut fields),
             },
+            Some("audio_start") => Self::audio_start(&mut fields, voices)?,
+            Some("audio_end") => Self::AudioEnd,
+            Some("audio_abort") => Self::AudioAbort,
+            Some("played") => Self::Played {
+                turn: fields.turn_id(),
+                sequence: whole(&mut fields, "sequence"),
+                ms: whole(&mut fields, "ms"),
+            },
             Some("cancel") => Self::Cancel {
                 conversation: conversation_of(&mut fields)?,
                 turn: fields.turn_id(),
             },
             Some("regenerate") => {
                 let at = At::Reply(branch::message_id(&mut fields));
-                Self::replace(&mut fields, at, None)?
+                Self::replace(&mut fields, at, None, voices)?
             }
             Some("edit") => {
                 let at = branch::required_message_id(&mut fields);
@@ -220,7 +290,7 @@ impl ClientMessage {
                 };
                 // What is missing was an error.
                 let at = at.map_or(At::End, At::Message);
-                Self::replace(&mut fields, at, Some(message))?
+                Self::replace(&mut fields, at, Some(message), voices)?
             }
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
@@ -237,7 +307,7 @@ impl ClientMessage {
             .map_err(|errors| ApiError::Invalid(errors).into())
     }
 
-    fn start(fields: &mut Fields<'_>) -> Result<Self, Refused> {
+    fn start(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Result<Self, Refused> {
         let choice = choice_of(fields);
         if choice.character_id.is_none() && fields.errors.is_empty() {
             return Err(Refused::invalid("character_id is required"));
@@ -262,6 +332,7 @@ impl ClientMessage {
                 false => Watch::Own,
             },
             reasoning: reasoning_of(fields),
+            voice: spoken_of(fields, voices),
         })
     }
 
@@ -278,7 +349,7 @@ impl ClientMessage {
         })
     }
 
-    fn message(fields: &mut Fields<'_>) -> Result<Self, Refused> {
+    fn message(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Result<Self, Refused> {
         let message = fields.filled("message");
         let Some(message) = message else {
             return Err(Self::no_message(fields));
@@ -289,7 +360,22 @@ impl ClientMessage {
             choice: choice_of(fields),
             client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
             reasoning: reasoning_of(fields),
+            voice: spoken_of(fields, voices),
         })
+    }
+
+    fn audio_start(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Result<Self, Refused> {
+        Ok(Self::AudioStart(Box::new(AudioStart {
+            conversation: conversation_of(fields)?,
+            format: fields
+                .bounded("format", FORMAT_BYTES_MAX)
+                .unwrap_or_else(|| "webm".to_owned()),
+            language: fields.bounded("language", FORMAT_BYTES_MAX),
+            choice: choice_of(fields),
+            client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
+            reasoning: reasoning_of(fields),
+            voice: spoken_of(fields, voices),
+        })))
     }
 
     fn no_message(fields: &mut Fields<'_>) -> Refused {
@@ -299,7 +385,12 @@ impl ClientMessage {
         }
     }
 
-    fn replace(fields: &mut Fields<'_>, at: At, message: Option<String>) -> Result<Self, Refused> {
+    fn replace(
+        fields: &mut Fields<'_>,
+        at: At,
+        message: Option<String>,
+        voices: &VoiceDefaults,
+    ) -> Result<Self, Refused> {
         Ok(Self::Replace {
             conversation: conversation_of(fields)?,
             at,
@@ -307,6 +398,7 @@ impl ClientMessage {
             choice: choice_of(fields),
             client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
             reasoning: reasoning_of(fields),
+            voice: spoken_of(fields, voices),
         })
     }
 
@@ -318,19 +410,29 @@ impl ClientMessage {
                 client_message_id,
                 watch,
                 reasoning,
+                voice,
                 ..
             } => {
                 *watch == Watch::All
+                    || voice.is_some()
                     || *reasoning == Reasoning::Shown
                     || client_message_id.is_some()
             }
             Self::Message {
                 client_message_id,
                 reasoning,
+                voice,
                 ..
-            } => *reasoning == Reasoning::Shown || client_message_id.is_some(),
+            } => {
+                let shown = *reasoning == Reasoning::Shown;
+                shown || voice.is_some() || client_message_id.is_some()
+            }
             Self::Ping => false,
-            Self::Cancel { .. }
+            Self::AudioStart(_)
+            | Self::AudioEnd
+            | Self::AudioAbort
+            | Self::Played { .. }
+            | Self::Cancel { .. }
             | Self::Leave { .. }
             | Self::History { .. }
             | Self::Replace { .. }
@@ -362,6 +464,38 @@ fn choice_of(fields: &mut Fields<'_>) -> PromptChoice {
     }
 }
 
+/// Longest name of a format or a language, in bytes.
+const FORMAT_BYTES_MAX: usize = 64;
+
+/// How a reply is to be spoken, if it is: `voice`, an object.
+fn spoken_of(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Option<SpokenReply> {
+    let raw = fields.of_kind("voice", "{", "an object")?;
+    let mut inner = match Fields::of(raw, fields.path_to("voice")) {
+        Ok(inner) => inner,
+        Err(error) => {
+            fields.errors.push(error);
+            return None;
+        }
+    };
+    let voice = voice_of(&mut inner, voices);
+    let carriage = match inner.flag("binary").unwrap_or(false) {
+        true => Carriage::Binary,
+        false => Carriage::Text,
+    };
+    if voice.format.header_bytes() > 0 {
+        // A stream cannot begin with its length.
+        let msg = "Input should be a format that can be streamed: mp3, pcm, ulaw, alaw or opus";
+        inner.wrong("format", "value_error", msg);
+    }
+    fields.errors.append(&mut inner.errors);
+    Some(SpokenReply { voice, carriage })
+}
+
+fn whole(fields: &mut Fields<'_>, name: &'static str) -> u32 {
+    let number = fields.integer(name, 0, i64::from(u32::MAX)).unwrap_or(0);
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 fn reasoning_of(fields: &mut Fields<'_>) -> Reasoning {
     match fields.flag("reasoning").unwrap_or(false) {
         true => Reasoning::Shown,
@@ -373,9 +507,17 @@ fn reasoning_of(fields: &mut Fields<'_>) -> Reasoning {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<ClientMessage, Refused> {
+        let voices = VoiceDefaults {
+            voice_id: "v".to_owned(),
+            model_id: "m".to_owned(),
+        };
+        ClientMessage::parse(text, &voices)
+    }
+
     #[test]
     fn the_ancestors_sentences_are_kept() {
-        let sentence = |text: &str| ClientMessage::parse(text).unwrap_err().sentence;
+        let sentence = |text: &str| parse(text).unwrap_err().sentence;
         assert_eq!(sentence("{"), "Invalid JSON format");
         assert_eq!(sentence("[1]"), "Invalid JSON format");
         assert_eq!(
@@ -405,8 +547,7 @@ mod tests {
         ] {
             let text =
                 format!(r#"{{"type":"start_conversation","character_id":"c","watch":{spelling}}}"#);
-            let ClientMessage::Start { watch: read, .. } = ClientMessage::parse(&text).unwrap()
-            else {
+            let ClientMessage::Start { watch: read, .. } = parse(&text).unwrap() else {
                 panic!("no start");
             };
             assert_eq!(read, watch, "{spelling}");

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-fn typed(kind: &str, spelled: &str, bytes: usize) -> Object {
+pub(super) fn typed(kind: &str, spelled: &str, bytes: usize) -> Object {
     Object::with_capacity(bytes + 192)
         .escaped("type", kind)
         .string("conversation_id", spelled)

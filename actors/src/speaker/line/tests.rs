@@ -59,7 +59,12 @@ fn a_few_sentences_are_asked_for_ahead_of_the_one_that_is_told() {
     assert_eq!(asked[1].urgency, Urgency::Later);
     assert_eq!(asked[1].before, asked[0].text);
 
-    line.took(asked[0].number, &Bytes::from_static(&[0; 64]), vec![], ended());
+    line.took(
+        asked[0].number,
+        &Bytes::from_static(&[0; 64]),
+        vec![],
+        ended(),
+    );
     assert_eq!(line.ask(), None, "it is not told yet");
     assert_eq!(order(&told(&mut line)), ["0"]);
     let next = line.ask().unwrap();
@@ -71,16 +76,31 @@ fn a_few_sentences_are_asked_for_ahead_of_the_one_that_is_told() {
 fn a_sentence_that_nobody_heard_anything_of_is_tried_again() {
     let mut line = line(2);
     let (first, second) = (line.ask().unwrap(), line.ask().unwrap());
-    line.took(second.number, &Bytes::from_static(&[2; 10]), vec![], failed(UpstreamErrorKind::Failed));
+    line.took(
+        second.number,
+        &Bytes::from_static(&[2; 10]),
+        vec![],
+        failed(UpstreamErrorKind::Failed),
+    );
     let again = line.ask().unwrap();
     assert_eq!(again.text, second.text);
     // What the first attempt still says is dropped.
-    line.took(second.number, &Bytes::from_static(&[9; 10]), vec![], ended());
+    line.took(
+        second.number,
+        &Bytes::from_static(&[9; 10]),
+        vec![],
+        ended(),
+    );
     line.took(again.number, &Bytes::from_static(&[1; 4]), vec![], ended());
     // One that was heard in part is not begun again.
     line.took(first.number, &Bytes::from_static(&[0; 4]), vec![], None);
     assert_eq!(order(&told(&mut line)), ["0"]);
-    line.took(first.number, &Bytes::new(), vec![], failed(UpstreamErrorKind::Failed));
+    line.took(
+        first.number,
+        &Bytes::new(),
+        vec![],
+        failed(UpstreamErrorKind::Failed),
+    );
     let rest = told(&mut line);
     assert_eq!(order(&rest), ["0!", "1", "end"]);
     assert!(matches!(&rest[1], Piece::Audio { sequence: 2, audio, .. } if audio[..] == [1; 4]));
@@ -90,7 +110,12 @@ fn a_sentence_that_nobody_heard_anything_of_is_tried_again() {
 fn a_voice_that_cannot_speak_is_asked_no_more() {
     let mut line = line(5);
     let first = line.ask().unwrap();
-    line.took(first.number, &Bytes::new(), vec![], failed(UpstreamErrorKind::Credits));
+    line.took(
+        first.number,
+        &Bytes::new(),
+        vec![],
+        failed(UpstreamErrorKind::Credits),
+    );
     assert_eq!(line.ask(), None);
     assert_eq!(order(&told(&mut line)), ["0!", "end"]);
 }
@@ -157,12 +182,28 @@ fn what_was_played_tells_what_was_heard() {
     // A tenth of a second for each character.
     let timed = |text: &str| -> Vec<TimedChar> {
         let chars = text.chars().zip(0..);
-        chars.map(|(c, at)| TimedChar { c, start_ms: at * 100, duration_ms: 100 }).collect()
+        chars
+            .map(|(c, at)| TimedChar {
+                c,
+                start_ms: at * 100,
+                duration_ms: 100,
+            })
+            .collect()
     };
     // 16 bytes are a millisecond: the first piece plays for 2,048 ms.
     let bytes = |text: &str| Bytes::from(vec![0; text.len() * 100 * 16]);
-    line.took(first.number, &bytes(&first.text), timed(&first.text), ended());
-    line.took(second.number, &bytes(&second.text), timed(&second.text), ended());
+    line.took(
+        first.number,
+        &bytes(&first.text),
+        timed(&first.text),
+        ended(),
+    );
+    line.took(
+        second.number,
+        &bytes(&second.text),
+        timed(&second.text),
+        ended(),
+    );
     let pieces = told(&mut line);
     assert_eq!(order(&pieces), ["0", "0", "1", "1", "end"]);
     assert!(!line.has_reports());

@@ -1,0 +1,201 @@
+//! A reply that is spoken into the answer of a request while it is written.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient,
+    WrapFuture,
+};
+use bytes::Bytes;
+use idol_actors::{
+    conversation::{
+        command::{Deliver, Listener, StartTurn, Started, Want},
+        event::EventBody,
+    },
+    error::EngineError,
+    handle::ConversationHandle,
+    json_text::unescape,
+    limits,
+    metrics::Metrics,
+    provider::speech::{Speak, Timing, Voice},
+    speaker::{More, Over, Piece, Speaker, SpeakerConfig, Voiced},
+    voice::segmenter::SegmenterOptions,
+};
+use tokio::sync::mpsc;
+
+use super::{Broken, CreditBook, Given};
+
+/// Pieces that wait for whoever takes them; with more, nothing is synthesised.
+const PIECES_AHEAD: usize = 2;
+
+/// The session's number for its one attachment.
+const ATTACHMENT: u64 = 0;
+
+/// Audio of a reply, as it comes.
+pub type AudioPieces = mpsc::Receiver<Result<Bytes, EngineError>>;
+
+/// How a reply is spoken.
+#[derive(Debug)]
+pub struct Speaking {
+    /// Who speaks.
+    pub provider: Recipient<Speak>,
+    /// With which voice.
+    pub voice: Arc<Voice>,
+    /// Where characters are counted.
+    pub metrics: Metrics,
+}
+
+struct TtsStreamSession {
+    book: Rc<RefCell<CreditBook>>,
+    speaker: Option<Addr<Speaker>>,
+    speaking: Option<(Speaking, StartedTurn)>,
+    pieces: Option<mpsc::Sender<Result<Bytes, EngineError>>>,
+}
+
+type StartedTurn = idol_actors::id::TurnId;
+
+/// Starts a turn, and has its reply spoken. Dropping the audio stops the voice; the turn goes on.
+///
+/// # Errors
+///
+/// The turn is not begun.
+pub async fn stream(
+    conversation: &ConversationHandle,
+    command: StartTurn,
+    speaking: Speaking,
+) -> Result<(Started, AudioPieces), EngineError> {
+    let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+    let book = Rc::new(RefCell::new(CreditBook::default()));
+    let session = TtsStreamSession {
+        book: book.clone(),
+        speaker: None,
+        speaking: Some((speaking, command.turn)),
+        pieces: Some(sender),
+    }
+    .start();
+    let listener = Listener {
+        attachment: ATTACHMENT,
+        sink: session.clone().recipient(),
+        want: Want::Everything,
+        credit: limits::CREDIT_WINDOW,
+    };
+    book.borrow_mut().expect(ATTACHMENT, Given::Window);
+    let mut started = conversation.start_turn(command, Some(listener)).await?;
+    let mut attachment = started.attachment.take().ok_or(EngineError::Restarted)?;
+    let lifeline = Lifeline(Box::pin(attachment.lifeline()));
+    book.borrow_mut().open(ATTACHMENT, attachment);
+    if session.try_send(lifeline).is_err() {
+        return Err(EngineError::Overloaded);
+    }
+    Ok((started, pieces))
+}
+
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Lifeline(
+    futures::future::LocalBoxFuture<'static, idol_actors::conversation::command::Detached>,
+);
+
+impl TtsStreamSession {
+    fn fail(&mut self, error: EngineError, ctx: &mut Context<Self>) {
+        let Some(pieces) = self.pieces.take() else {
+            return;
+        };
+        self.book.borrow_mut().close(ATTACHMENT);
+        let tell = async move {
+            // Who is gone need not know.
+            drop(pieces.send(Err(error)).await);
+        };
+        ctx.wait(tell.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+impl Actor for TtsStreamSession {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(limits::SESSION_MAILBOX);
+        self.speaker = self.speaking.take().map(|(speaking, turn)| {
+            Speaker::new(SpeakerConfig {
+                turn,
+                provider: speaking.provider,
+                voice: speaking.voice,
+                timing: Timing::Plain,
+                segmenter: SegmenterOptions::default(),
+                listener: ctx.address().recipient(),
+                metrics: speaking.metrics,
+            })
+            .start()
+        });
+    }
+}
+
+impl Handler<Lifeline> for TtsStreamSession {
+    type Result = ();
+
+    fn handle(&mut self, Lifeline(lifeline): Lifeline, ctx: &mut Self::Context) {
+        ctx.spawn(lifeline.into_actor(self).map(|why, _, ctx| {
+            ctx.notify(Broken {
+                attachment: ATTACHMENT,
+                why,
+            });
+        }));
+    }
+}
+
+impl Handler<Deliver> for TtsStreamSession {
+    type Result = ();
+
+    fn handle(&mut self, msg: Deliver, ctx: &mut Self::Context) {
+        self.book.borrow_mut().skipped(ATTACHMENT);
+        let Some(speaker) = &self.speaker else { return };
+        match &msg.event.body {
+            EventBody::Text { text, .. } => speaker.do_send(More(unescape(text.as_escaped()))),
+            EventBody::Ended(outcome) => {
+                self.book.borrow_mut().close(ATTACHMENT);
+                match &outcome.error {
+                    Some(error) => self.fail(error.clone(), ctx),
+                    None => speaker.do_send(Over),
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Handler<Broken> for TtsStreamSession {
+    type Result = ();
+
+    fn handle(&mut self, msg: Broken, ctx: &mut Self::Context) {
+        // Its line is closed when the turn has ended: then all the text is here.
+        if self.book.borrow().lines.contains_key(&ATTACHMENT) {
+            self.fail(msg.error(), ctx);
+        }
+    }
+}
+
+impl Handler<Voiced> for TtsStreamSession {
+    type Result = ();
+
+    fn handle(&mut self, msg: Voiced, ctx: &mut Self::Context) {
+        match msg.piece {
+            Piece::Audio { audio, .. } => {
+                let Some(pieces) = self.pieces.clone() else {
+                    return;
+                };
+                // Nothing more is taken until there is room.
+                let pass = async move { pieces.send(Ok(audio)).await.is_ok() };
+                ctx.wait(pass.into_actor(self).map(|passed, _, ctx| {
+                    if !passed {
+                        ctx.stop();
+                    }
+                }));
+            }
+            Piece::Failed { error, .. } => self.fail(EngineError::Upstream(error), ctx),
+            Piece::Complete(_) => {
+                self.pieces = None;
+                ctx.stop();
+            }
+        }
+    }
+}

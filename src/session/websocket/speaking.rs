@@ -1,0 +1,304 @@
+//! A reply that is spoken to a socket's client, and what becomes of it when the client speaks up.
+//!
+//! A socket has one mouth: what is said next, in whichever conversation, silences it. What of the
+//! reply is kept then is what the client says it played; a client that never says so is taken to
+//! have read it all.
+
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, WrapFuture};
+use idol_actors::{
+    conversation::{
+        command::CancelTurn,
+        event::{Event, EventBody},
+    },
+    error::EngineError,
+    id::TurnId,
+    json_text::unescape,
+    provider::speech::Timing,
+    speaker::{More, Over, Piece, Played, Silence, Silenced, Speaker, SpeakerConfig, Sums, Voiced},
+    voice::{format::AudioFormat, segmenter::SegmenterOptions},
+};
+
+use super::{Busy, Ctx, WsSession};
+use crate::wire::{
+    chat::Named,
+    socket::{self, AudioPiece, Carriage, SpokenReply},
+};
+
+/// A client that has reported so long ago that its audio has long ended is taken to have played all.
+const REPORT_SLACK: Duration = Duration::from_secs(5);
+
+/// Rounding of a client's clock within which a piece counts as played whole.
+const ROUNDING_MS: u32 = 50;
+
+/// The reply that is being spoken, or was last.
+pub(super) struct SpeechUnderWay {
+    /// The own turn.
+    number: u64,
+    turn: TurnId,
+    named: Named,
+    speaker: Addr<Speaker>,
+    carriage: Carriage,
+    format: AudioFormat,
+    sounds: Sounds,
+    /// Bytes of the reply's text that the speaker was given.
+    text_bytes: u64,
+    /// Milliseconds of each piece that was told.
+    pieces: Vec<u32>,
+    told: Option<Instant>,
+    /// The furthest that the client reports.
+    played: Option<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sounds {
+    /// More comes.
+    Coming,
+    /// All was told.
+    Told,
+    /// Nothing more is told.
+    Stopped,
+}
+
+impl SpeechUnderWay {
+    /// Whether there is something that the client has not played.
+    fn is_unplayed(&self) -> bool {
+        let all: Duration = self
+            .pieces
+            .iter()
+            .map(|ms| Duration::from_millis((*ms).into()))
+            .sum();
+        let slack = match self.played {
+            Some(_) => REPORT_SLACK,
+            None => Duration::ZERO,
+        };
+        let over = self.told.is_none_or(|first| first.elapsed() > all + slack);
+        match self.sounds {
+            Sounds::Coming => true,
+            Sounds::Told => !self.is_played() && !over,
+            Sounds::Stopped => false,
+        }
+    }
+
+    /// Whether the client reports that it has played all that was told.
+    fn is_played(&self) -> bool {
+        self.played.is_some_and(|(sequence, ms)| {
+            let at = usize::try_from(sequence).unwrap_or(usize::MAX);
+            match self.pieces.get(at) {
+                Some(last) => {
+                    at + 1 == self.pieces.len() && ms.saturating_add(ROUNDING_MS) >= *last
+                }
+                None => true,
+            }
+        })
+    }
+}
+
+impl WsSession {
+    /// Has the reply of an own turn spoken.
+    pub(super) fn speak(
+        &mut self,
+        number: u64,
+        turn: TurnId,
+        named: &Named,
+        voice: SpokenReply,
+        ctx: &mut Ctx,
+    ) {
+        // It was asked for before the one that sounds had begun to.
+        self.barge_in(ctx);
+        let provider = match self.server.voices.speech() {
+            Ok(provider) => provider,
+            Err(error) => {
+                // The text goes on.
+                let spelled = &named.spelled;
+                ctx.text(socket::audio_error(spelled, turn, (0, 0), &error));
+                ctx.text(socket::audio_complete(spelled, turn, &Sums::default()));
+                return;
+            }
+        };
+        let speaker = Speaker::new(SpeakerConfig {
+            turn,
+            provider,
+            voice: voice.voice.clone(),
+            timing: Timing::Aligned,
+            segmenter: SegmenterOptions::default(),
+            listener: ctx.address().recipient(),
+            metrics: self.server.engine.metrics().clone(),
+        });
+        self.speech = Some(SpeechUnderWay {
+            number,
+            turn,
+            named: named.clone(),
+            speaker: speaker.start(),
+            carriage: voice.carriage,
+            format: voice.voice.format,
+            sounds: Sounds::Coming,
+            text_bytes: 0,
+            pieces: Vec::new(),
+            told: None,
+            played: None,
+        });
+    }
+
+    /// Gives the speaker the text of an own turn's event.
+    pub(super) fn hear_text(&mut self, number: u64, event: &Event) {
+        let Some(speech) = self.speech.as_mut().filter(|it| it.number == number) else {
+            return;
+        };
+        // Perhaps that of an earlier request.
+        speech.turn = event.turn;
+        if speech.sounds != Sounds::Coming {
+            return;
+        }
+        match &event.body {
+            EventBody::Text { offset, text, .. } => {
+                let text = unescape(text.as_escaped());
+                let behind = usize::try_from(speech.text_bytes.saturating_sub(*offset));
+                // What was told again was spoken; what was told in another way cannot be.
+                let new = behind.ok().and_then(|behind| text.get(behind..));
+                match new {
+                    Some(new) if *offset <= speech.text_bytes => {
+                        speech.text_bytes += new.len() as u64;
+                        speech.speaker.do_send(More(new.to_owned()));
+                    }
+                    Some(_) | None => speech.speaker.do_send(Over),
+                }
+            }
+            EventBody::Ended(_) => speech.speaker.do_send(Over),
+            _ => {}
+        }
+    }
+
+    /// No more text comes of an own turn.
+    pub(super) fn speak_to_the_end(&self, number: u64) {
+        if let Some(speech) = self.speech.as_ref().filter(|it| it.number == number) {
+            speech.speaker.do_send(Over);
+        }
+    }
+
+    /// The client has played so much.
+    pub(super) fn played(&mut self, turn: Option<TurnId>, sequence: u32, ms: u32) {
+        let Some(speech) = &mut self.speech else {
+            return;
+        };
+        // What comes after it was stopped changes nothing: the next prompt is on its way.
+        let is_its = turn.is_none_or(|turn| turn == speech.turn);
+        if is_its && speech.sounds != Sounds::Stopped {
+            speech.played = speech.played.max(Some((sequence, ms)));
+            speech.speaker.do_send(Played { sequence, ms });
+        }
+    }
+
+    /// Whether the reply that is being spoken is one of those that a `cancel` names.
+    pub(super) fn speaks_for(&self, conversation: Option<&Named>, turn: Option<TurnId>) -> bool {
+        let named = conversation.or(self.current.as_ref());
+        self.speech.as_ref().is_some_and(|speech| {
+            named.is_some_and(|named| named.id == speech.named.id)
+                && turn.is_none_or(|turn| turn == speech.turn)
+        })
+    }
+
+    /// Whether more is to be told of a spoken reply.
+    pub(super) fn is_speaking(&self) -> bool {
+        let speech = self.speech.as_ref();
+        speech.is_some_and(|speech| speech.sounds == Sounds::Coming)
+    }
+
+    /// Whether a reply is being cut to what was heard.
+    pub(super) fn is_interrupting(&self) -> bool {
+        self.interrupting == Busy::Yes
+    }
+
+    /// The client speaks up: silences what is being spoken, and keeps of it what was heard. False if
+    /// there was nothing to be silenced.
+    pub(super) fn barge_in(&mut self, ctx: &mut Ctx) -> bool {
+        let Some(speech) = self.speech.as_mut().filter(|it| it.is_unplayed()) else {
+            return false;
+        };
+        speech.sounds = Sounds::Stopped;
+        let turn = speech.turn;
+        ctx.text(socket::audio_stop(&speech.named.spelled, turn));
+        let speaker = speech.speaker.clone();
+        let named = speech.named.clone();
+        let conversation = self.handle_of(&named);
+        let caller = self.caller.clone();
+        self.interrupting = Busy::Yes;
+        let interrupt = async move {
+            let silenced = speaker.send(Silence).await;
+            match silenced.map_err(|_gone| EngineError::Restarted)? {
+                Silenced { .. } => {
+                    let turn = Some(turn);
+                    let cancel = CancelTurn { caller, turn };
+                    conversation.cancel(cancel).await.map(|_| ())
+                }
+            }
+        };
+        ctx.spawn(interrupt.into_actor(self).map(move |interrupted, act, ctx| {
+            act.interrupting = Busy::No;
+            if let Err(error) = interrupted {
+                // The reply stays as it is, which is whole; what was said next is answered.
+                tracing::warn!(%error, %turn, "a spoken reply is not cut to what was heard");
+            }
+            act.next_message(ctx);
+            act.go_when_all_is_told(ctx);
+        }));
+        true
+    }
+}
+
+impl Handler<Voiced> for WsSession {
+    type Result = ();
+
+    fn handle(&mut self, msg: Voiced, ctx: &mut Ctx) {
+        let speech = self.speech.as_mut();
+        let Some(speech) = speech.filter(|it| it.sounds == Sounds::Coming) else {
+            return;
+        };
+        // The speaker knows the turn by the id that it was minted with.
+        let (spelled, turn, format) = (&speech.named.spelled, speech.turn, speech.format);
+        match &msg.piece {
+            Piece::Audio {
+                sequence,
+                sentence,
+                text,
+                audio,
+                timed,
+            } => {
+                let piece = AudioPiece {
+                    sequence: *sequence,
+                    sentence: *sentence,
+                    text,
+                    audio,
+                    timed,
+                };
+                match speech.carriage {
+                    Carriage::Text => ctx.text(socket::audio(spelled, turn, &piece, format)),
+                    Carriage::Binary => {
+                        ctx.text(socket::audio_head_alone(spelled, turn, &piece, format));
+                        ctx.binary(socket::audio_frame(turn, *sequence, audio));
+                    }
+                }
+                let ms = format.duration_of(audio.len()).as_millis();
+                speech.pieces.push(u32::try_from(ms).unwrap_or(u32::MAX));
+                speech.told.get_or_insert_with(Instant::now);
+            }
+            Piece::Failed {
+                sequence,
+                sentence,
+                error,
+                ..
+            } => {
+                let error = EngineError::Upstream(error.clone());
+                let place = (*sequence, *sentence);
+                ctx.text(socket::audio_error(spelled, turn, place, &error));
+                speech.pieces.push(0);
+            }
+            Piece::Complete(sums) => {
+                ctx.text(socket::audio_complete(spelled, turn, sums));
+                speech.sounds = Sounds::Told;
+                self.go_when_all_is_told(ctx);
+            }
+        }
+    }
+}
