@@ -10,7 +10,7 @@ use crate::{
     json_text::JsonText,
     log::{
         data_dir::DataDir,
-        entry::{Begun, TurnAccepted, TurnEnded},
+        entry::{Begun, Owed, TurnAccepted, TurnEnded},
         sqlite::SqliteOptions,
     },
     mirror::Render as _,
@@ -61,6 +61,7 @@ fn begin(number: u32) -> Append {
         model: String::new(),
         key: None,
         replaces: None,
+        owed: Owed::Reply,
     });
     Append {
         id: id(number),
