@@ -93,7 +93,7 @@ pub async fn stream(
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 struct Lifeline(
-    futures::future::LocalBoxFuture<'static, idol_actors::conversation::command::Detached>,
+    futures::future::BoxFuture<'static, idol_actors::conversation::command::Detached>,
 );
 
 impl TtsStreamSession {
