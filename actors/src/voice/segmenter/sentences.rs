@@ -157,6 +157,7 @@ impl Sentences {
             .end
             .filter(|end| matches!(end.mark, Mark::Period | Mark::Strong))?;
         let since = end.spaced?;
+        self.word?;
         (self.speakable && self.ends_sentence(&end, 'A')).then_some(since)
     }
 
