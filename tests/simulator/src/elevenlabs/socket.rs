@@ -175,8 +175,9 @@ impl Hearing<'_, '_> {
             };
             let text = match message {
                 Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) => return Ok(()),
-                None | Some(Err(_)) => return Err(Gone),
+                None | Some(Err(Error::ConnectionClosed)) => return Ok(()),
+                Some(Err(_)) => return Err(Gone),
+                // A close too: what answers it is sent by reading on.
                 Some(Ok(_)) => continue,
             };
             self.shared

@@ -357,6 +357,22 @@ async fn a_socket_waits_and_stalls_and_is_listened_to_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_client_may_close_in_order() {
+    let simulator = Simulator::start().unwrap();
+    let mut socket = Socket::begin(&simulator, MULTI).await;
+    socket.tell(&[BEGIN]).await;
+    socket.0.close(None).await.unwrap();
+    let answer = timeout(DEADLINE, socket.0.next()).await.unwrap();
+    assert!(
+        matches!(answer, Some(Ok(Message::Close(None)))),
+        "{answer:?}"
+    );
+    assert!(timeout(DEADLINE, socket.0.next()).await.unwrap().is_none());
+    let counters = wait(&simulator, |counters| counters.open_speech_sockets == 0).await;
+    assert_eq!(counters.client_disconnects, 0);
+}
+
+#[tokio::test]
 async fn a_socket_counts_against_the_limit_only_while_it_speaks() {
     let simulator = Simulator::start().unwrap();
     let gate = simulator.gate();
