@@ -35,6 +35,12 @@ pub struct Counters {
     pub most_generations: u64,
     /// Generations that have ended as they should.
     pub generations_completed: u64,
+    /// Sockets for speech that were opened.
+    pub speech_sockets: u64,
+    /// Those of them that are open now.
+    pub open_speech_sockets: u64,
+    /// Messages that clients have sent on them.
+    pub socket_messages: u64,
     /// Requests for a transcription whose body has begun to arrive.
     pub audio_uploads_begun: u64,
     /// Bytes of such bodies that have arrived, those under way included.

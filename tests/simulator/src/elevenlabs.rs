@@ -11,6 +11,7 @@ mod mp3;
 mod pcm;
 mod play;
 mod request;
+mod socket;
 mod state;
 mod voice;
 
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 pub use format::AudioFormat;
 pub use handle::ElevenLabs;
+pub use state::SocketMessage;
 pub(crate) use state::State;
 pub use voice::{Alignment, CHARACTER_MS, alignment, audio_until, voice_audio};
 
@@ -42,8 +44,10 @@ pub(crate) async fn answer(
         refusal.send(connection).await?;
         return Ok(Next::KeepAlive);
     }
-    if route == Route::Speech {
-        return speak(shared, connection, request).await;
+    match route {
+        Route::Speech => return speak(shared, connection, request).await,
+        Route::SpeechSocket => return socket::serve(shared, connection, request).await,
+        _ => {}
     }
     let answer = match (route, refusal(shared, request)) {
         // A list of models without a key is not refused but not found.
@@ -52,7 +56,6 @@ pub(crate) async fn answer(
         }
         (_, Some(refusal)) => refusal,
         (Route::SpeechModels, None) => Answer::json(200, &models::models()),
-        (Route::SpeechSocket, None) => named("not_found"),
         (_, None) => Answer::json(200, &models::voices()),
     };
     let (script, fails) = shared.openrouter.choose(route, None);

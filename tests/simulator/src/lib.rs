@@ -53,6 +53,7 @@
 //! | Pace | |
 //! |---|---|
 //! | `headers=TIME` | before the first byte of the answer |
+//! | `upload=BYTES` | of a transcription request, how much has come when the answer begins; all of it |
 //! | `first=TIME` | between the head and the first delta |
 //! | `gap=TIME` | between two writes, kept on schedule |
 //! | `batch=N` | deltas in one write; 1, or 10 characters of speech |
@@ -139,12 +140,28 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Sockets take their scripts from [`elevenlabs::ElevenLabs::script_socket`], one for each; its
+//! deltas are the characters that the socket speaks, over all of its contexts. Faults of the head
+//! and `status:` take the place of the handshake. In mid-sentence `reset` and `cut` end the
+//! connection, `end` closes in order without a last frame, `error:NUMBER` closes with this code,
+//! `error:WORD` tells the word first and closes with 1008, `error:quota_exceeded` closes with 1008
+//! and tells nothing, `garbage` and the long ones are messages among the others. A frame carries
+//! `batch` characters and times that begin with it; all audio of a context joined is
+//! [`elevenlabs::voice_audio`] of all its text. Text waits for the schedule, for `flush`, for the
+//! end, for at least 50 characters with `try_trigger_generation`, or with `auto_mode` not at all;
+//! a lone space is not spoken. A context that is closed leaves unsaid what still waits, and its
+//! last frame says `is_final` for the first, third and so on of a socket, else `isFinal`, for
+//! documents disagree.
+//!
 //! A transcription is answered whole, so faults in its body take place after half of it. That an
 //! upload has begun, and how much of it has come, is told by [`Counters`] while it comes.
 //!
 //! Not simulated: Opus, voices that do not exist, the formats and voices that plans allow, what
 //! things cost, and stitching of requests; `srt`, `vtt`, word times and streamed transcripts.
-//! Where no document says it, an unknown format is refused with 422, as other values are.
+//! Where no document says it, an unknown format is refused with 422, as other values are; the
+//! times of `/stream/with-timestamps` run on from line to line; a socket past the limit of
+//! generations, with a wrong key in its first message or for `eleven_v3` is told an error and
+//! closed with 1008.
 //!
 //! # Supabase
 //!

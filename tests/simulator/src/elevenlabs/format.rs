@@ -39,7 +39,6 @@ pub(crate) enum Codec {
 pub(crate) enum Delivery {
     Whole,
     Streamed,
-    #[allow(dead_code, reason = "sockets are not served yet")]
     Socket,
 }
 

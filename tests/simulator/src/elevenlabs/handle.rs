@@ -1,7 +1,9 @@
 //! The handle with which a test steers the simulated ElevenLabs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::state::SocketMessage;
 use crate::openrouter::{Route, Script};
 use crate::server::Shared;
 
@@ -47,5 +49,16 @@ impl ElevenLabs {
     /// most that there ever were is [`Counters::most_generations`](crate::Counters).
     pub fn limit_generations(&self, limit: Option<u64>) {
         self.shared.elevenlabs.limit_generations(limit);
+    }
+
+    /// Sets how long a socket waits for input; `None`, as at the start, lets clients say it with
+    /// `inactivity_timeout`.
+    pub fn set_input_timeout(&self, timeout: Option<Duration>) {
+        self.shared.elevenlabs.set_input_timeout(timeout);
+    }
+
+    /// Returns the last messages that clients sent on sockets, oldest first.
+    pub fn socket_messages(&self) -> Vec<SocketMessage> {
+        self.shared.elevenlabs.messages()
     }
 }

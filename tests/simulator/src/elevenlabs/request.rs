@@ -43,15 +43,9 @@ impl Speech {
         let format = query(request, "output_format");
         let format = match &format {
             None => AudioFormat::DEFAULT,
-            Some(name) => AudioFormat::offered(name, delivery).ok_or_else(|| {
-                let place = json!(["query", "output_format"]);
-                invalid(
-                    "enum",
-                    place,
-                    "Input should be a known output format",
-                    &json!(name),
-                )
-            })?,
+            Some(name) => {
+                AudioFormat::offered(name, delivery).ok_or_else(|| unknown_format(name))?
+            }
         };
         let Some(text) = body["text"].as_str() else {
             return Err(named("missing_text"));
@@ -102,8 +96,15 @@ pub(crate) fn named(name: &str) -> Answer {
     }
 }
 
+/// Makes the answer to a request for a format that this way of delivery does not have.
+pub(crate) fn unknown_format(name: &str) -> Answer {
+    let place = json!(["query", "output_format"]);
+    let message = "Input should be a known output format";
+    invalid("enum", place, message, &json!(name))
+}
+
 /// Makes the answer to a request that the schema refuses.
-pub(crate) fn invalid(kind: &str, place: Value, message: &str, input: &Value) -> Answer {
+fn invalid(kind: &str, place: Value, message: &str, input: &Value) -> Answer {
     let detail = json!([{"type": kind, "loc": place, "msg": message, "input": input}]);
     Answer::json(422, &json!({"detail": detail}))
 }

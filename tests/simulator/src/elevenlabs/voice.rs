@@ -88,6 +88,11 @@ impl Voice {
         }
     }
 
+    /// Adds what is to be spoken next.
+    pub(crate) fn extend(&mut self, text: &str) {
+        self.characters.extend(text.chars());
+    }
+
     /// Returns the number of characters.
     pub(crate) fn len(&self) -> usize {
         self.characters.len()
@@ -164,5 +169,62 @@ impl Voice {
     fn samples(&self) -> u32 {
         self.format.rate / 1000 * CHARACTER_MS as u32
             + self.format.rate % 1000 * CHARACTER_MS as u32 / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FORMATS: [&str; 8] = [
+        "mp3_44100_128",
+        "mp3_44100_32",
+        "mp3_22050_32",
+        "mp3_24000_48",
+        "pcm_22050",
+        "wav_44100",
+        "ulaw_8000",
+        "alaw_8000",
+    ];
+
+    proptest! {
+        #[test]
+        fn audio_is_the_same_wherever_it_is_cut(
+            text in "[a-z 東é🚀]{0,40}",
+            cut in 0_usize..41,
+            format in prop::sample::select(&FORMATS[..]),
+        ) {
+            let format = AudioFormat::named(format).unwrap();
+            let whole = voice_audio(&text, format);
+            let voice = Voice::new(&text, format);
+            let cut = cut.min(voice.len());
+            let mut audio = voice.header();
+            voice.push(0..cut, &mut audio);
+            prop_assert_eq!(audio.len(), audio_until(&text, format, cut));
+            voice.push(cut..voice.len(), &mut audio);
+            prop_assert_eq!(audio, whole);
+        }
+    }
+
+    #[test]
+    fn other_words_are_other_bytes() {
+        for name in FORMATS {
+            let format = AudioFormat::named(name).unwrap();
+            assert_ne!(
+                voice_audio("ab", format),
+                voice_audio("ba", format),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn characters_follow_one_another_without_a_gap() {
+        let alignment = alignment("Hé!");
+        assert_eq!(alignment.characters, ['H', 'é', '!']);
+        assert_eq!(alignment.starts_ms, [0, 60, 120]);
+        assert_eq!(alignment.ends_ms, [60, 120, 180]);
     }
 }

@@ -73,7 +73,8 @@ impl Connection {
         self.read_body_told(head, |_| {}).await
     }
 
-    /// Reads the body that follows a head, and tells of every piece of it how long it is.
+    /// Reads the body that follows a head, and tells whenever more of it has come how many bytes
+    /// have so far.
     ///
     /// What a body that comes in chunks has besides its bytes counts as well.
     pub(crate) async fn read_body_told(
@@ -89,6 +90,21 @@ impl Connection {
             body,
             ..head.request
         })
+    }
+
+    /// Waits until so many bytes of a body have come, and leaves them to be read.
+    pub(crate) async fn gather(
+        &mut self,
+        bytes: usize,
+        arrived: &mut impl FnMut(usize),
+    ) -> Result<(), Unread> {
+        loop {
+            arrived(self.inbound.len().min(bytes));
+            if self.inbound.len() >= bytes {
+                return Ok(());
+            }
+            self.fill().await.map_err(|Gone| Unread::Closed)?;
+        }
     }
 
     /// Reads the body that follows a head and keeps nothing of it.
@@ -117,26 +133,18 @@ impl Connection {
         }
         self.inbound
             .reserve(length.saturating_sub(self.inbound.len()));
-        let mut told = 0;
-        loop {
-            let new = self.inbound.len().min(length) - told;
-            if new > 0 {
-                arrived(new);
-                told += new;
-            }
-            if told == length {
-                break;
-            }
-            self.fill().await.map_err(|Gone| Unread::Closed)?;
-        }
+        self.gather(length, arrived).await?;
         Ok(self.inbound.split_to(length).freeze())
     }
 
     async fn chunked_body(&mut self, arrived: &mut impl FnMut(usize)) -> Result<Bytes, Unread> {
         let mut body = BytesMut::new();
-        if !self.inbound.is_empty() {
-            arrived(self.inbound.len());
-        }
+        let mut total = self.inbound.len();
+        let mut read = |more: usize| {
+            total += more;
+            arrived(total);
+        };
+        read(0);
         loop {
             let (line, size) = loop {
                 match httparse::parse_chunk_size(&self.inbound) {
@@ -144,7 +152,7 @@ impl Connection {
                     Ok(httparse::Status::Partial) => {}
                     Err(_) => return Err(Unread::Refused(400)),
                 }
-                arrived(self.fill().await.map_err(|Gone| Unread::Closed)?);
+                read(self.fill().await.map_err(|Gone| Unread::Closed)?);
             };
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             if size > BODY_MAX - body.len() {
@@ -153,7 +161,7 @@ impl Connection {
             // The line, the data and the CRLF after it. Trailers are not read: a trailer would
             // show as a malformed next request, and no client of ours sends one.
             while self.inbound.len() < line + size + 2 {
-                arrived(self.fill().await.map_err(|Gone| Unread::Closed)?);
+                read(self.fill().await.map_err(|Gone| Unread::Closed)?);
             }
             self.inbound.advance(line);
             body.extend_from_slice(&self.inbound[..size]);
@@ -170,6 +178,12 @@ impl Connection {
             Ok(0) | Err(_) => Err(Gone),
             Ok(read) => Ok(read),
         }
+    }
+
+    /// Returns the socket, and what was read from it that no request has used.
+    pub(crate) fn upgraded(&mut self) -> (&mut TcpStream, Vec<u8>) {
+        let read = self.inbound.split().to_vec();
+        (&mut self.stream, read)
     }
 
     /// Writes these bytes and nothing else.

@@ -87,6 +87,7 @@ impl Script {
         let pace = &mut self.pace;
         match key {
             "headers" => pace.headers = duration(value)?,
+            "upload" => self.upload = Some(number(value)?),
             "first" => pace.first = duration(value)?,
             "gap" => pace.gap = duration(value)?,
             "batch" => pace.batch = Some(number(value)?.max(1)),

@@ -30,6 +30,8 @@ pub struct Script {
     pub(crate) holds: Vec<Hold>,
     pub(crate) head_holds: Vec<Gate>,
     pub(crate) headers: Vec<(String, String)>,
+    /// How much of an upload is read before the answer begins; all of it where none is said.
+    pub(crate) upload: Option<usize>,
     pub(crate) mistake: Option<OptionError>,
 }
 

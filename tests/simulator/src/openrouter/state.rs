@@ -102,6 +102,15 @@ impl OpenRouter {
         told.key.is_none() || told.key.as_deref() == given
     }
 
+    /// Returns how much of an upload is to be read before what is queued for a route, or else its
+    /// default, begins to answer; none when all of it is.
+    pub(crate) fn upload(&self, route: Route) -> Option<usize> {
+        let told = self.lock();
+        let queued = told.queues.get(&route).and_then(VecDeque::front);
+        let script = queued.or_else(|| told.defaults.get(&route));
+        script.and_then(|queued| queued.script.upload)
+    }
+
     /// Chooses what a request does, and whether the script's faults meet it.
     pub(crate) fn choose(&self, route: Route, model: Option<&str>) -> (Arc<Script>, bool) {
         let mut told = self.lock();

@@ -11,6 +11,7 @@ mod audio_client;
 mod client;
 mod counting;
 mod elevenlabs_http;
+mod elevenlabs_sockets;
 mod errors;
 mod faults;
 mod pace;

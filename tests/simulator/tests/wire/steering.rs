@@ -129,10 +129,36 @@ async fn another_process_steers_over_http() {
     let requests = exchange(&simulator, "/_sim/requests", "").await.json();
     assert_eq!(requests.as_array().unwrap().len(), 2);
     assert!(requests[0]["body"].as_str().unwrap().contains("messages"));
-    assert_eq!(
-        exchange(&simulator, "/_sim/nothing", "").await.status(),
-        404
-    );
+    for nothing in [
+        "/_sim/nothing",
+        "/_sim/script/nothing",
+        "/_sim/nothing/speech",
+    ] {
+        assert_eq!(exchange(&simulator, nothing, "x").await.status(), 404);
+    }
+}
+
+#[tokio::test]
+async fn another_process_steers_every_route() {
+    let simulator = Simulator::start().unwrap();
+    for (path, body) in [
+        ("elevenlabs/key", "k"),
+        ("elevenlabs/limit", "3"),
+        ("whisper/key", "k"),
+        ("script/speech_models", "fault=status:503"),
+        ("default/speech_models", "fault=status:500"),
+    ] {
+        let told = exchange(&simulator, &format!("/_sim/{path}"), body).await;
+        assert_eq!(told.status(), 200, "{path}");
+    }
+    let limit = exchange(&simulator, "/_sim/elevenlabs/limit", "x").await;
+    assert_eq!(limit.status(), 400);
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        let answer = exchange(&simulator, "/elevenlabs/v1/models", "").await;
+        statuses.push(answer.status());
+    }
+    assert_eq!(statuses, [503, 500]);
 }
 
 #[tokio::test]

@@ -298,3 +298,50 @@ async fn an_answer_is_late_or_breaks() {
     let gone = simulator.wait_for("end", |counters| counters.client_disconnects == 1, DEADLINE);
     gone.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_upload_may_be_held_up_or_answered_before_its_end() {
+    let simulator = Simulator::start().unwrap();
+    let whisper = simulator.whisper();
+    let gate = simulator.gate();
+    let sent = upload_request(TARGET, &[], &heard("a.webm", &[]));
+    let (head, rest) = sent.split_at(sent.len() - 9_000);
+
+    whisper.script(Script::from("upload=5000").hold_headers(&gate));
+    let mut held = connect(simulator.address()).await;
+    held.write_all(head).await.unwrap();
+    gate.reached(1, DEADLINE).await.unwrap();
+    let counters = simulator.counters();
+    assert_eq!(
+        (
+            counters.audio_uploads_begun,
+            counters.transcription_requests
+        ),
+        (1, 0)
+    );
+    assert!(counters.audio_bytes_received >= 5_000);
+    gate.open();
+    held.write_all(rest).await.unwrap();
+    assert_eq!(read_reply(&mut held).await.status(), 200);
+    assert_eq!(whisper.uploads()[0].file, FILE);
+
+    whisper.script("upload=5000,fault=openai:invalid_api_key");
+    let mut refused = connect(simulator.address()).await;
+    refused.write_all(head).await.unwrap();
+    read_until(&mut refused, "invalid_api_key").await;
+    refused.write_all(rest).await.unwrap();
+    read_reply(&mut refused).await;
+
+    whisper.script("upload=5000,fault=reset_early");
+    let mut reset = connect(simulator.address()).await;
+    reset.write_all(head).await.unwrap();
+    assert_eq!(read_reply(&mut reset).await.end, End::Reset);
+    let counters = simulator.counters();
+    assert_eq!(
+        (
+            counters.audio_uploads_begun,
+            counters.transcription_requests
+        ),
+        (3, 1)
+    );
+}
