@@ -13,6 +13,7 @@ RUN mkdir -p src actors/src tests/simulator/src \
     && cp src/main.rs tests/simulator/src/main.rs \
     && cargo build --release --locked --bin idol-router
 
+COPY actors/assets actors/assets
 COPY actors/src actors/src
 COPY src src
 # Newer than the empty crates' artifacts, whatever the files' own times are.

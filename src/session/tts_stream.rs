@@ -92,9 +92,7 @@ pub async fn stream(
 
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-struct Lifeline(
-    futures::future::BoxFuture<'static, idol_actors::conversation::command::Detached>,
-);
+struct Lifeline(futures::future::BoxFuture<'static, idol_actors::conversation::command::Detached>);
 
 impl TtsStreamSession {
     fn fail(&mut self, error: EngineError, ctx: &mut Context<Self>) {

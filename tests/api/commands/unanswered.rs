@@ -56,7 +56,10 @@ async fn the_message_is_durable_and_the_turn_over_without_a_word_to_the_upstream
 
 #[actix::test]
 async fn no_provider_is_needed() {
-    let app = without_upstream().set("ELEVENLABS_API_KEY", "k").start().await;
+    let app = without_upstream()
+        .set("ELEVENLABS_API_KEY", "k")
+        .start()
+        .await;
     let refused = conversation(&app).start_turn(saying("hi"), None).await;
     assert!(matches!(refused, Err(EngineError::Upstream(_))));
 
