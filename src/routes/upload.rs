@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use actix_multipart::{Field, Multipart};
-use actix_web::web;
+use actix_web::{http::header::ContentDisposition, web};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use idol_actors::{
     error::EngineError,
     provider::hearing::{Transcript, UploadPart},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    select,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     error::ApiError,
@@ -74,6 +77,8 @@ pub(super) async fn read(
         told,
         deadline: Instant::now() + DEADLINE,
         fields: BTreeMap::new(),
+        count: 0,
+        to_tell: Vec::new(),
         hearing: None,
     };
     match timeout_at(reading.deadline, reading.parts(form)).await {
@@ -95,6 +100,10 @@ struct Reading<'a> {
     told: Told,
     deadline: Instant,
     fields: BTreeMap<String, String>,
+    /// How many fields came.
+    count: usize,
+    /// Those that the provider is told once there is a file, as they came: some come more than once.
+    to_tell: Vec<(String, String)>,
     hearing: Option<Hearing>,
 }
 
@@ -135,26 +144,24 @@ impl Reading<'_> {
         if value.is_empty() {
             return Ok(());
         }
-        if self.fields.len() >= FIELDS_MAX {
+        self.count += 1;
+        if self.count > FIELDS_MAX {
             return Err(wrong(&name, "too_long", "There are too many fields").into());
         }
         check(&name, &value)?;
-        if let Some(hearing) = &self.hearing
-            && self.told.tells(&name)
-        {
+        if self.told.tells(&name) {
             let (name, value) = (name.clone(), value.clone());
-            hearing.pass(UploadPart::Field { name, value }).await;
+            match &self.hearing {
+                Some(hearing) => hearing.pass(UploadPart::Field { name, value }).await,
+                None => self.to_tell.push((name, value)),
+            }
         }
         self.fields.insert(name, value);
         Ok(())
     }
 
     async fn file(&mut self, mut field: Field) -> Result<(), ApiError> {
-        let disposition = field.content_disposition();
-        let name = disposition
-            .and_then(|it| it.get_filename())
-            .unwrap_or_default();
-        let name = name.to_owned();
+        let name = field.content_disposition().map(name_of).unwrap_or_default();
         let named_type = field.content_type().map(ToString::to_string);
         let limit = self.server.voices.audio_bytes_max;
         let mut first = BytesMut::new();
@@ -189,24 +196,26 @@ impl Reading<'_> {
         let provider = self.server.voices.hearing().map_err(failed)?;
         let hearing = Hearing::begin(&provider).await.map_err(failed)?;
         let hearing = self.hearing.insert(hearing);
-        for (name, value) in &self.fields {
-            if self.told.tells(name) {
-                let (name, value) = (name.clone(), value.clone());
-                hearing.pass(UploadPart::Field { name, value }).await;
-            }
+        for (name, value) in self.to_tell.drain(..) {
+            hearing.pass(UploadPart::Field { name, value }).await;
         }
         hearing.pass(UploadPart::File { name, content_type }).await;
         hearing.pass(UploadPart::Audio(first.freeze())).await;
-        while !over {
-            let Some(piece) = field.next().await else {
+        if over {
+            return Ok(());
+        }
+        loop {
+            // Who answers early need not wait for what its client has still to say.
+            let piece = select! {
+                piece = field.next() => piece,
+                () = hearing.parts().closed() => break,
+            };
+            let Some(piece) = piece else {
                 break;
             };
             let piece = piece.map_err(|error| unreadable(&error))?;
             size(&piece)?;
             hearing.pass(UploadPart::Audio(piece)).await;
-            if hearing.is_over() {
-                break;
-            }
         }
         Ok(())
     }
@@ -225,6 +234,29 @@ fn failed(error: EngineError) -> ApiError {
     }
 }
 
+/// The name of a file, however it is written.
+fn name_of(disposition: &ContentDisposition) -> String {
+    let plain = disposition.get_filename().map(ToOwned::to_owned);
+    plain
+        .or_else(|| {
+            let extended = disposition.get_filename_ext()?;
+            String::from_utf8(extended.value.clone()).ok()
+        })
+        .unwrap_or_default()
+}
+
+/// The ending and the media type of a file, by its first bytes.
+fn sniffed(first: &[u8]) -> Option<(&'static str, &'static str)> {
+    let kind = infer::get(first)?;
+    Some(match (kind.extension(), kind.mime_type()) {
+        // OpenAI takes no `.opus`.
+        ("opus", _) => ("ogg", "audio/ogg"),
+        // Nothing but its sound counts.
+        ("webm", _) => ("webm", "audio/webm"),
+        other => other,
+    })
+}
+
 /// What the provider is told of a file. A wrong ending, as of a browser's `.webm` without a name,
 /// would have it decoded as what it is not.
 fn format_of(name: &str, named_type: Option<String>, first: &[u8]) -> (String, String) {
@@ -232,15 +264,15 @@ fn format_of(name: &str, named_type: Option<String>, first: &[u8]) -> (String, S
         .rsplit_once('.')
         .is_some_and(|(before, after)| !before.is_empty() && (2..=5).contains(&after.len()));
     let named_type = named_type.filter(|it| it != "application/octet-stream");
-    let sniffed = infer::get(first);
+    let sniffed = sniffed(first);
     let content_type = named_type
-        .or_else(|| sniffed.map(|kind| kind.mime_type().to_owned()))
+        .or_else(|| sniffed.map(|(_, media)| media.to_owned()))
         .unwrap_or_else(|| "application/octet-stream".to_owned());
     let name = match (has_ending, sniffed) {
         (true, _) => name.to_owned(),
-        (false, Some(kind)) => {
+        (false, Some((ending, _))) => {
             let stem = if name.is_empty() { "audio" } else { name };
-            format!("{stem}.{}", kind.extension())
+            format!("{stem}.{ending}")
         }
         (false, None) => {
             let ending = ending_of(&content_type);
@@ -335,7 +367,7 @@ mod tests {
             told("blob", Some("audio/webm;codecs=opus"), b"?"),
             "blob.webm audio/webm;codecs=opus"
         );
-        assert_eq!(told("", None, &webm), "audio.webm video/webm");
+        assert_eq!(told("", None, &webm), "audio.webm audio/webm");
         assert_eq!(
             told(
                 "x",

@@ -18,7 +18,7 @@ use idol_actors::{
     limits,
     metrics::Metrics,
     provider::speech::{Speak, Timing, Voice},
-    speaker::{More, Over, Piece, Speaker, SpeakerConfig, Voiced},
+    speaker::{More, Over, Piece, Silence, Speaker, SpeakerConfig, Voiced},
     voice::segmenter::SegmenterOptions,
 };
 use tokio::sync::mpsc;
@@ -95,6 +95,21 @@ pub async fn stream(
 struct Lifeline(futures::future::BoxFuture<'static, idol_actors::conversation::command::Detached>);
 
 impl TtsStreamSession {
+    /// Tells the voice something. Nothing more is taken until it has taken that.
+    fn tell<M>(&self, message: M, ctx: &mut Context<Self>)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        Speaker: Handler<M>,
+    {
+        let Some(speaker) = &self.speaker else { return };
+        let told = speaker.send(message).into_actor(self);
+        ctx.wait(told.map(|told, act, ctx| {
+            if told.is_err() {
+                act.fail(EngineError::Restarted, ctx);
+            }
+        }));
+    }
+
     fn fail(&mut self, error: EngineError, ctx: &mut Context<Self>) {
         let Some(pieces) = self.pieces.take() else {
             return;
@@ -125,6 +140,21 @@ impl Actor for TtsStreamSession {
             })
             .start()
         });
+        if let Some(pieces) = self.pieces.clone() {
+            // Who leaves is noticed though the voice may say nothing for long.
+            let left = async move { pieces.closed().await };
+            ctx.spawn(left.into_actor(self).map(|(), _, ctx| ctx.stop()));
+        }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // Its syntheses hold it, and would go on without anybody who listens.
+        if let Some(speaker) = self.speaker.take()
+            && speaker.try_send(Silence).is_err()
+        {
+            // With what it has to do it finds that nobody listens.
+            tracing::debug!("a voice is too busy to be told that its listener left");
+        }
     }
 }
 
@@ -146,14 +176,13 @@ impl Handler<Deliver> for TtsStreamSession {
 
     fn handle(&mut self, msg: Deliver, ctx: &mut Self::Context) {
         self.book.borrow_mut().skipped(ATTACHMENT);
-        let Some(speaker) = &self.speaker else { return };
         match &msg.event.body {
-            EventBody::Text { text, .. } => speaker.do_send(More(unescape(text.as_escaped()))),
+            EventBody::Text { text, .. } => self.tell(More(unescape(text.as_escaped())), ctx),
             EventBody::Ended(outcome) => {
                 self.book.borrow_mut().close(ATTACHMENT);
                 match &outcome.error {
                     Some(error) => self.fail(error.clone(), ctx),
-                    None => speaker.do_send(Over),
+                    None => self.tell(Over, ctx),
                 }
             }
             _ => {}

@@ -7,7 +7,12 @@ use serde_json::Value;
 use crate::helpers::{Setup, TestApp};
 
 mod openai;
+mod sdk;
+mod sound;
+mod stream;
+mod transcribe;
 mod tts;
+mod uploads;
 
 /// A server that speaks and listens.
 async fn voiced() -> TestApp {

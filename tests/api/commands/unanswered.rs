@@ -17,8 +17,8 @@ use crate::{
 };
 
 fn contents(messages: &[Value]) -> Vec<&str> {
-    let text = |message: &Value| message["content"].as_str();
-    messages.iter().map(|it| text(it).unwrap()).collect()
+    let texts = messages.iter().map(|it| it["content"].as_str().unwrap());
+    texts.collect()
 }
 
 /// The texts of the document.

@@ -1,11 +1,13 @@
 //! OpenAI's doors for audio, as its clients knock.
 
 use idol_simulator::Route;
-use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use super::{audio_of, voiced};
-use crate::helpers::TestApp;
+use super::{
+    audio_of,
+    transcribe::{audio, file, upload},
+    voiced,
+};
 
 #[tokio::test]
 async fn speech_is_streamed_in_the_format_that_was_asked_for() {
@@ -63,21 +65,9 @@ async fn errors_have_openais_shape() {
     assert_eq!(error["param"], Value::Null);
 }
 
-/// A file, as a client's form.
-fn file(bytes: Vec<u8>, name: &str, media: &str) -> Form {
-    let part = Part::bytes(bytes).file_name(name.to_owned());
-    Form::new().part("file", part.mime_str(media).unwrap())
-}
-
-async fn transcribe(app: &TestApp, form: Form) -> reqwest::Response {
-    let request = app.http.post(app.url("/v1/audio/transcriptions"));
-    request.multipart(form).send().await.unwrap()
-}
-
 #[tokio::test]
 async fn a_transcript_comes_in_the_form_that_was_asked_for() {
     let app = voiced().await;
-    let audio: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     for (format, media) in [
         ("json", "application/json"),
         ("verbose_json", "application/json"),
@@ -86,11 +76,11 @@ async fn a_transcript_comes_in_the_form_that_was_asked_for() {
         app.simulator
             .whisper()
             .script(idol_simulator::Script::new().text("Hello."));
-        let form = file(audio.clone(), "talk.webm", "audio/webm")
+        let form = file(audio(), "talk.webm", "audio/webm")
             .text("model", "whisper-1")
             .text("response_format", format)
             .text("language", "de");
-        let response = transcribe(&app, form).await;
+        let response = upload(&app, "/v1/audio/transcriptions", form).await;
         assert_eq!(response.status(), 200, "{format}");
         assert!(
             response.headers()["content-type"]
@@ -101,7 +91,7 @@ async fn a_transcript_comes_in_the_form_that_was_asked_for() {
         assert!(response.text().await.unwrap().contains("Hello."));
     }
     for upload in app.simulator.whisper().uploads() {
-        assert_eq!(upload.file, audio);
+        assert_eq!(upload.file, audio());
         assert_eq!(upload.file_name.as_deref(), Some("talk.webm"));
         assert_eq!(upload.content_type.as_deref(), Some("audio/webm"));
         assert_eq!(upload.field("language"), Some("de"));

@@ -16,6 +16,7 @@ use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Target, form::Form, transcript};
 use crate::provider::{
@@ -44,6 +45,8 @@ struct Upload {
     source: Arc<Mutex<Source>>,
     /// Set when the first byte is asked for: from then on it cannot be sent again.
     begun: Arc<AtomicBool>,
+    /// Set when there is an answer: who answers early may go on taking the upload.
+    over: CancellationToken,
     content_type: Arc<str>,
 }
 
@@ -75,6 +78,7 @@ impl Transcribing {
         let upload = Upload {
             content_type: form.content_type().into(),
             begun: Arc::default(),
+            over: CancellationToken::new(),
             source: Arc::new(Mutex::new(Source {
                 parts,
                 form,
@@ -83,6 +87,7 @@ impl Transcribing {
             })),
         };
         let whole = Instant::now() + self.target.deadlines.whole;
+        let _over = upload.over.clone().drop_guard();
         let ended = self.ask(&upload, uploaded, whole).await;
         // Who is gone waits for nothing.
         drop(answer.send(ended));
@@ -193,8 +198,9 @@ impl Upload {
     fn bytes(self) -> impl Stream<Item = Result<Bytes, GivenUp>> + Send + 'static {
         let pieces = stream::unfold(self, |upload| async move {
             upload.begun.store(true, Ordering::Release);
-            let pieces = upload.source.lock().await.next().await?;
-            Some((pieces, upload))
+            let next = async { upload.source.lock().await.next().await };
+            let pieces = upload.over.run_until_cancelled(next).await;
+            Some((pieces.unwrap_or(Some(Err(GivenUp)))?, upload))
         });
         pieces.flat_map(|pieces| match pieces {
             Ok(pieces) => stream::iter(pieces.into_iter().map(Ok).collect::<Vec<_>>()),
