@@ -1,6 +1,6 @@
 # Plain POSIX make: needs cargo and a C compiler (SQLite and the TLS library are built from source).
 .POSIX:
-.PHONY: help run build test lint bench fmt clean tools browser
+.PHONY: help run build test lint bench fmt clean tools browser sdk sound
 
 help:
 	@echo 'make run     build in release mode and serve on http://127.0.0.1:8000'
@@ -17,7 +17,7 @@ run: tools
 build: tools
 	cargo build --release --locked
 
-test: tools browser
+test: tools browser sdk sound
 	cargo test --workspace --locked
 
 lint: tools
@@ -44,3 +44,21 @@ browser:
 		command -v apt-get >/dev/null && apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; \
 	} || { echo 'a browser is missing: install chromium, or name one in CHROMIUM' >&2; exit 1; }
+
+# One test speaks through OpenAI's SDK for Python: that of the interpreter that OPENAI_SDK_PYTHON names,
+# else one that is installed below target/.
+SDK = target/openai-sdk
+sdk:
+	@test -n "$${OPENAI_SDK_PYTHON:-}" || $(SDK)/bin/python -c 'import openai' 2>/dev/null || { \
+		{ python3 -c 'import ensurepip' 2>/dev/null || { \
+			command -v apt-get >/dev/null && apt-get update -q && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv; \
+		}; } && python3 -m venv --clear $(SDK) && $(SDK)/bin/pip install -q 'openai>=3.57,<4'; \
+	} || { echo 'the SDK of OpenAI is missing: install python3 with venv, or name a Python that has it in OPENAI_SDK_PYTHON' >&2; exit 1; }
+
+# One test uploads real sound, which these programs make.
+sound:
+	@{ command -v espeak-ng && command -v ffmpeg; } >/dev/null || { \
+		command -v apt-get >/dev/null && apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends espeak-ng ffmpeg; \
+	} || { echo 'a speaking program is missing: install espeak-ng and ffmpeg' >&2; exit 1; }
