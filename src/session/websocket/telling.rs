@@ -156,14 +156,9 @@ impl WsSession {
         match &event.body {
             EventBody::Received(received) => match whose {
                 Whose::Own(id) | Whose::OwnBeside(id) => {
-                    let (turn, id) = (event.turn, id.as_deref());
-                    let spelled = &named.spelled;
-                    if let Some(replacing) = received.replacing {
-                        ctx.text(socket::history_truncated(spelled, turn, replacing, None));
-                    }
-                    let (message, place) = (received.message, (!beside).then_some(event.cursor));
-                    let text = socket::message_received(spelled, turn, message, id, place);
-                    ctx.text(text);
+                    let (spelled, id) = (&named.spelled, id.as_deref());
+                    let told = socket::received_of_own(spelled, event, received, id, timestamps);
+                    told.into_iter().for_each(|text| ctx.text(placed(text)));
                 }
                 Whose::Others => {
                     let told =
