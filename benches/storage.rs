@@ -30,7 +30,7 @@ use idol_actors::{
     log::{
         Append, Checkpoint, Log as _,
         data_dir::DataDir,
-        entry::{Begun, Entry, EntryHead, TurnAccepted},
+        entry::{Begun, Entry, EntryHead, Owed, TurnAccepted},
         sqlite::{SqliteLog, SqliteOptions},
     },
     time::Timestamp,
@@ -296,6 +296,7 @@ async fn checkpoints() {
                 model: "a/model".to_owned(),
                 key: None,
                 replaces: None,
+                owed: Owed::Reply,
             }),
         ];
         let entries = heads.map(|head| Entry {

@@ -33,7 +33,7 @@ use idol_actors::{
     id::{ConversationId, TurnId},
     json_text::JsonText,
     limits::{CREDIT_BATCH, CREDIT_WINDOW},
-    log::{Append, AppendError, Checkpoint, Loaded, Log, LogError},
+    log::{Append, AppendError, Checkpoint, Loaded, Log, LogError, entry::Owed},
     metrics::Metrics,
     provider::{
         attempts::RetryPolicy,
@@ -180,6 +180,7 @@ impl Handler<Turn> for Worker {
                 Role::User,
                 JsonText::escape("Tell me a story."),
             )],
+            owed: Owed::Reply,
             parameters: Parameters {
                 model: self.model.into(),
                 fallbacks: Vec::new(),

@@ -23,7 +23,7 @@ use idol_actors::{
     log::{
         Append, Log as _,
         data_dir::DataDir,
-        entry::{Begun, Entry, EntryHead, TurnAccepted, TurnEnded},
+        entry::{Begun, Entry, EntryHead, Owed, TurnAccepted, TurnEnded},
         sqlite::{LogObserver, SqliteLog, SqliteOptions},
     },
     recovery::recover,
@@ -101,6 +101,7 @@ fn accepted(turn: TurnId, text: &Arc<str>) -> Entry {
             model: String::new(),
             key: None,
             replaces: None,
+            owed: Owed::Reply,
         }),
         messages: vec![Arc::clone(text)],
     }

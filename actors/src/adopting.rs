@@ -11,11 +11,11 @@ use crate::{
     conversation::{
         document::{Document, TurnRecord, TurnState},
         message::{Role, StoredMessage},
+        orphan,
     },
-    error::EngineError,
     id::{ConversationId, MessageId},
     importing::{self, UnknownRole},
-    log::entry::{Added, EntryHead, INTERRUPTED, Prepended, TurnEnded, UNKNOWN},
+    log::entry::{Added, EntryHead, Prepended, TurnEnded, UNKNOWN},
     mirror::imported::ImportedDocument,
     time::Timestamp,
 };
@@ -97,14 +97,9 @@ fn ends_of(
     };
     let open = ours.turns().iter().filter(is_replaced);
     open.filter_map(|record| match record.state {
-        TurnState::Open { attempt, .. } => Some(TurnEnded {
-            at: now,
-            turn: record.turn?,
-            attempt,
-            finish_reason: INTERRUPTED.to_owned(),
-            usage: None,
-            error: Some(EngineError::Restarted.code().to_owned()),
-        }),
+        TurnState::Open { attempt, owed, .. } => {
+            Some(orphan::end(record.turn?, attempt, owed, now))
+        }
         TurnState::Ended(_) | TurnState::Imported => None,
     })
     .map(|ended| (EntryHead::TurnEnded(ended), Vec::new()))

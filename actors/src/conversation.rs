@@ -22,7 +22,7 @@ use crate::{
     id::{ConversationId, MessageId, Origin, TurnId},
     limits,
     loading::Found,
-    log::entry::EntryHead,
+    log::entry::{EntryHead, Owed},
     mirror::imported::ImportedDocument,
     provider::Generation,
     shared::{Failpoint, Home, Shared, Vitals},
@@ -227,7 +227,7 @@ struct Running {
 }
 
 /// What the provider was asked for the running turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Asked {
     /// How often it was asked.
     calls: u32,
@@ -247,7 +247,8 @@ enum Call {
     Asked,
     /// Under way.
     Guarded(#[expect(dead_code, reason = "dropping it cancels the call")] Generation),
-    /// Over; the turn's end waits for its acceptance to be synced, or is on its way to the log.
+    /// Over, or owed to nobody; the turn's end waits for its acceptance to be synced, or is on its
+    /// way to the log.
     Over,
 }
 
@@ -259,6 +260,7 @@ struct Waiting {
     attempt: u32,
     /// The message in whose place it is to stand.
     replaces: Option<MessageId>,
+    owed: Owed,
     parameters: Parameters,
     /// Its messages, for the prompt of a turn whose acceptance is not synced yet.
     messages: Vec<StoredMessage>,

@@ -27,6 +27,8 @@ pub enum TurnEnd {
     Abandoned,
     /// A shutdown or a restart cut it.
     Interrupted,
+    /// Its messages were to be kept without a reply.
+    Unanswered,
 }
 
 impl EncodeLabelValue for TurnEnd {
@@ -37,6 +39,7 @@ impl EncodeLabelValue for TurnEnd {
             Self::Cancelled => "cancelled",
             Self::Abandoned => "abandoned",
             Self::Interrupted => "interrupted",
+            Self::Unanswered => "unanswered",
         })
     }
 }

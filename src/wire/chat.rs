@@ -11,6 +11,7 @@ use idol_actors::{
     },
     id::{ConversationId, Origin, TurnId},
     json_text::JsonText,
+    log::entry::Owed,
     provider::RawJson,
 };
 use serde_json::value::RawValue;
@@ -216,6 +217,7 @@ impl ChatRequest {
             turn,
             at: At::End,
             messages: self.messages,
+            owed: Owed::Reply,
             parameters: Parameters {
                 model: self.model,
                 fallbacks: self.fallbacks,

@@ -17,6 +17,7 @@ mod bad_input;
 mod branches;
 mod cancelling;
 mod chat;
+mod commands;
 mod context;
 mod crash;
 mod damage;

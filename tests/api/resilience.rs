@@ -144,7 +144,7 @@ impl Watch {
     }
 
     /// The next so many times, the failpoint panics in this conversation.
-    fn panic_at(&self, failpoint: Failpoint, id: &str, times: usize) {
+    pub fn panic_at(&self, failpoint: Failpoint, id: &str, times: usize) {
         self.state().panics.push((failpoint, id.to_owned(), times));
     }
 

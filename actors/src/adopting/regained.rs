@@ -10,10 +10,10 @@ use crate::{
     conversation::{
         document::{Document, TurnRecord, TurnState},
         message::StoredMessage,
+        orphan,
     },
-    error::EngineError,
     id::MessageId,
-    log::entry::{Added, EntryHead, INTERRUPTED, TurnEnded, TurnReopened},
+    log::entry::{Added, EntryHead, TurnEnded, TurnReopened},
     time::Timestamp,
 };
 
@@ -64,9 +64,13 @@ impl Regained {
                 continue;
             }
             let (attempt, reply) = match (&record.state, reply_of(record)) {
-                (TurnState::Open { attempt, .. }, Some(reply)) => (*attempt, Some(reply)),
+                (TurnState::Open { attempt, .. }, Some(reply)) => (*attempt, reply),
                 // It was over before a later one could have its reply.
-                (TurnState::Open { attempt, .. }, None) if Some(index) < last => (*attempt, None),
+                (TurnState::Open { attempt, owed, .. }, None) if Some(index) < last => {
+                    let ended = orphan::end(turn, *attempt, *owed, self.now);
+                    self.push(EntryHead::TurnEnded(ended), Vec::new())?;
+                    continue;
+                }
                 (TurnState::Ended(ended), Some(reply)) => {
                     let attempt = ended.attempt + 1;
                     let reopened = TurnReopened {
@@ -76,7 +80,7 @@ impl Regained {
                         model: model(reply),
                     };
                     self.push(EntryHead::TurnReopened(reopened), Vec::new())?;
-                    (attempt, Some(reply))
+                    (attempt, reply)
                 }
                 (TurnState::Open { .. } | TurnState::Ended(_) | TurnState::Imported, _) => continue,
             };
@@ -84,15 +88,11 @@ impl Regained {
                 at: self.now,
                 turn,
                 attempt,
-                finish_reason: reply.map_or_else(|| INTERRUPTED.to_owned(), finish_reason),
+                finish_reason: finish_reason(reply),
                 usage: None,
-                error: match reply {
-                    Some(_) => None,
-                    None => Some(EngineError::Restarted.code().to_owned()),
-                },
+                error: None,
             };
-            let reply = reply.cloned().into_iter().collect();
-            self.push(EntryHead::TurnEnded(ended), reply)?;
+            self.push(EntryHead::TurnEnded(ended), vec![reply.clone()])?;
         }
         Some(())
     }

@@ -23,6 +23,7 @@ use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     json_text::JsonText,
+    log::entry::Owed,
     mirror::imported::ImportedDocument,
 };
 
@@ -37,7 +38,7 @@ pub struct Begin {
     pub character_id: Option<String>,
 }
 
-/// Adds messages and asks for a reply.
+/// Adds messages and, unless they are to be kept without one, asks for a reply.
 #[derive(Debug, Clone, Serialize)]
 pub struct StartTurn {
     /// Who asks.
@@ -46,8 +47,12 @@ pub struct StartTurn {
     pub turn: TurnId,
     /// Where in the history.
     pub at: At,
-    /// User, assistant and tool messages, in order; a repeated history is recognized.
+    /// User, assistant and tool messages, in order; a repeated history is recognized, unless no
+    /// reply is owed.
     pub messages: Vec<Draft>,
+    /// Nothing: the messages are kept, in their place in the order of turns, and the turn is over;
+    /// no provider is needed. Only behind the history, as what replaces does so with its reply.
+    pub owed: Owed,
     /// How the reply is asked for.
     pub parameters: Parameters,
     /// Owner, if the conversation has none yet.

@@ -17,7 +17,8 @@ use super::message::{MalformedFragment, Role, StoredMessage};
 use crate::{
     id::{MessageId, TurnId},
     log::entry::{
-        Begun, Entry, EntryHead, IdempotencyKey, Prepended, TurnAccepted, TurnEnded, TurnReopened,
+        Begun, Entry, EntryHead, IdempotencyKey, Owed, Prepended, TurnAccepted, TurnEnded,
+        TurnReopened,
     },
     time::Timestamp,
 };
@@ -49,7 +50,7 @@ pub struct TurnRecord {
     pub reply_id: Option<MessageId>,
     /// The messages in order; a reply is the last. None before it has a reply, if it replaces.
     pub messages: SmallVec<[StoredMessage; 2]>,
-    /// Whether a reply is still owed.
+    /// Whether it has ended.
     pub state: TurnState,
     /// Entry with which each run of it began, the first of which accepted it. Turns are told in this
     /// order, which is not that of the document where one ran again or replaced another.
@@ -69,6 +70,8 @@ pub enum TurnState {
         attempt: u32,
         /// Model asked.
         model: String,
+        /// What it is owed.
+        owed: Owed,
     },
     /// Ended.
     Ended(Box<TurnEnded>),
@@ -307,6 +310,7 @@ impl Document {
         record.state = TurnState::Open {
             attempt: reopened.attempt,
             model: reopened.model.clone(),
+            owed: Owed::Reply,
         };
         self.updated_at = self.updated_at.max(reopened.at);
         Ok(())
@@ -341,6 +345,7 @@ impl Document {
             state: TurnState::Open {
                 attempt: 1,
                 model: accepted.model.clone(),
+                owed: accepted.owed,
             },
             key: accepted.key.clone().map(|key| Box::new((key, accepted.at))),
         });

@@ -5,7 +5,7 @@ use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     json_text::JsonText,
-    log::entry::{EntryHead, INTERRUPTED, TurnEnded},
+    log::entry::{EntryHead, INTERRUPTED, Owed, TurnEnded, UNANSWERED},
     time::Timestamp,
 };
 
@@ -20,12 +20,14 @@ pub struct Orphan {
     pub reply: MessageId,
     /// Model that was asked.
     pub model: String,
+    /// What it is owed.
+    pub owed: Owed,
     /// Text of the reply as far as it was checkpointed, escaped.
     pub text: String,
 }
 
 impl Orphan {
-    /// Ends it as interrupted, keeping the text that there is.
+    /// Ends it, keeping the text that there is of its reply.
     #[must_use]
     pub fn end(self, at: Timestamp) -> (EntryHead, Option<StoredMessage>) {
         let reply = (!self.text.is_empty()).then(|| {
@@ -50,14 +52,24 @@ impl Orphan {
             };
             StoredMessage::new(&draft, &stamp)
         });
-        let head = EntryHead::TurnEnded(TurnEnded {
-            at,
-            turn: self.turn,
-            attempt: self.attempt,
-            finish_reason: INTERRUPTED.to_owned(),
-            usage: None,
-            error: Some(EngineError::Restarted.code().to_owned()),
-        });
-        (head, reply)
+        let ended = end(self.turn, self.attempt, self.owed, at);
+        (EntryHead::TurnEnded(ended), reply)
+    }
+}
+
+/// The end of a run of a turn that nobody works on: interrupted, if it was owed a reply.
+#[must_use]
+pub fn end(turn: TurnId, attempt: u32, owed: Owed, at: Timestamp) -> TurnEnded {
+    let (finish_reason, error) = match owed {
+        Owed::Reply => (INTERRUPTED, Some(EngineError::Restarted)),
+        Owed::Nothing => (UNANSWERED, None),
+    };
+    TurnEnded {
+        at,
+        turn,
+        attempt,
+        finish_reason: finish_reason.to_owned(),
+        usage: None,
+        error: error.map(|error| error.code().to_owned()),
     }
 }

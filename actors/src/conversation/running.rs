@@ -25,7 +25,9 @@ use crate::{
     json_text::JsonText,
     limits::MODELS_MAX,
     log::Partial,
-    log::entry::{ABANDONED, CANCELLED, EntryHead, FAILED, INTERRUPTED, TurnEnded, UNKNOWN},
+    log::entry::{
+        ABANDONED, CANCELLED, EntryHead, FAILED, INTERRUPTED, Owed, TurnEnded, UNANSWERED, UNKNOWN,
+    },
     metrics::{ProviderErrorLabels, TurnEnd, seconds},
     provider::{ChatBody, Delta, Generate, Progress, RawJson, UpstreamError, UpstreamErrorKind},
     shared::Failpoint,
@@ -57,47 +59,35 @@ impl Conversation {
         if self.running.is_some() {
             return;
         }
-        if self.home.provider.is_none() {
+        let asks = |next: &Waiting| next.owed == Owed::Reply;
+        if self.home.provider.is_none() && self.waiting.front().is_some_and(asks) {
             return;
         }
         let Some(mut next) = self.waiting.pop_front() else {
             return;
         };
+        let mut running = Running::new(&next);
+        if next.owed == Owed::Nothing {
+            // The next prompt holds its messages: it runs until they and its end are in the log.
+            running.call = Call::Over;
+            self.running = Some(Box::new(running));
+            self.end_unstarted(&next, UNANSWERED, None);
+            return;
+        }
         let sessions = self.shared.config.sessions;
         context::name_session(&self.id, sessions, &mut next.parameters);
         let context_tokens = self.shared.context_tokens(&next.parameters.model);
         let body = self.prompt(&next, context_tokens);
-        let model: Arc<str> = next.parameters.model.as_str().into();
         let models = models(&next.parameters);
         if let Some(stream) = self.streams.get_mut(next.ordinal) {
-            stream.start(model.clone());
+            stream.start(running.model.clone());
         }
         let limit = self.shared.config.turn_deadline;
         let run = (next.turn, next.attempt);
-        self.running = Some(Box::new(Running {
-            ordinal: next.ordinal,
-            turn: next.turn,
-            attempt: next.attempt,
-            replaces: next.replaces,
-            model,
-            kept: super::Kept::default(),
-            accepted_at: next.accepted_at,
-            last_heard: Instant::now(),
-            first_token: None,
-            call: Call::Asked,
-            asked: Asked {
-                calls: 0,
-                prompt_bytes: 0,
-                context_tokens,
-                again: Some(next),
-                told: None,
-            },
-            finish: None,
-            usage: None,
-            writers: Vec::new(),
-            tool_calls: super::ToolCalls::default(),
-            deadline: Some(ctx.run_later(limit, move |act, ctx| act.overdue(run, ctx))),
-        }));
+        running.deadline = Some(ctx.run_later(limit, move |act, ctx| act.overdue(run, ctx)));
+        running.asked.context_tokens = context_tokens;
+        running.asked.again = Some(next);
+        self.running = Some(Box::new(running));
         self.ask(body, models, ctx);
         self.mind_listeners(ctx);
     }
@@ -420,7 +410,8 @@ impl Conversation {
     }
 
     fn end_unstarted(&mut self, waiting: &Waiting, reason: &str, error: Option<EngineError>) {
-        let timestamp = Timestamp::now();
+        // Not before its messages, whatever the clock does.
+        let timestamp = Timestamp::now().max(self.last_stamp);
         let mut outcome = Outcome::failed(Arc::default(), reason, EngineError::Restarted);
         outcome.error.clone_from(&error);
         outcome.timestamp = timestamp;
@@ -451,7 +442,12 @@ impl Conversation {
             .into_iter()
             .flat_map(Document::turns)
             .filter_map(|record| {
-                let TurnState::Open { attempt, model } = &record.state else {
+                let TurnState::Open {
+                    attempt,
+                    model,
+                    owed,
+                } = &record.state
+                else {
                     return None;
                 };
                 let turn = record.turn?;
@@ -461,6 +457,7 @@ impl Conversation {
                     attempt: *attempt,
                     reply: record.reply_id?,
                     model: model.clone(),
+                    owed: *owed,
                     text: partial
                         .map(|it| std::mem::take(&mut it.text))
                         .unwrap_or_default(),
@@ -468,7 +465,10 @@ impl Conversation {
             })
             .collect();
         for orphan in orphans {
-            self.shared.metrics.turn_ended(TurnEnd::Interrupted);
+            self.shared.metrics.turn_ended(match orphan.owed {
+                Owed::Reply => TurnEnd::Interrupted,
+                Owed::Nothing => TurnEnd::Unanswered,
+            });
             self.recovering = Recovering::Yes;
             self.last_stamp = Timestamp::now().max(self.last_stamp.next());
             let (head, reply) = orphan.end(self.last_stamp);
@@ -489,7 +489,12 @@ impl Conversation {
                 retry_after: self.shared.retry_after(),
             };
             for waiting in std::mem::take(&mut self.waiting) {
-                self.end_unstarted(&waiting, INTERRUPTED, Some(error.clone()));
+                match waiting.owed {
+                    Owed::Reply => {
+                        self.end_unstarted(&waiting, INTERRUPTED, Some(error.clone()));
+                    }
+                    Owed::Nothing => self.end_unstarted(&waiting, UNANSWERED, None),
+                }
             }
             self.flush(ctx);
             if self.running.is_some() {
@@ -502,6 +507,30 @@ impl Conversation {
             self.drained.clear();
         }
         self.drained_check();
+    }
+}
+
+impl Running {
+    /// A turn whose reply is about to be asked for.
+    fn new(next: &Waiting) -> Self {
+        Self {
+            ordinal: next.ordinal,
+            turn: next.turn,
+            attempt: next.attempt,
+            replaces: next.replaces,
+            model: next.parameters.model.as_str().into(),
+            kept: super::Kept::default(),
+            accepted_at: next.accepted_at,
+            last_heard: Instant::now(),
+            first_token: None,
+            call: Call::Asked,
+            asked: Asked::default(),
+            finish: None,
+            usage: None,
+            writers: Vec::new(),
+            tool_calls: super::ToolCalls::default(),
+            deadline: None,
+        }
     }
 }
 
@@ -614,6 +643,7 @@ impl Outcome {
         match self.finish_reason.as_str() {
             CANCELLED => TurnEnd::Cancelled,
             ABANDONED => TurnEnd::Abandoned,
+            UNANSWERED => TurnEnd::Unanswered,
             INTERRUPTED => TurnEnd::Interrupted,
             _ if self.error.is_some() => TurnEnd::Failed,
             _ => TurnEnd::Complete,

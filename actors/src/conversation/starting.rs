@@ -21,7 +21,7 @@ use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     limits,
-    log::entry::{self, EntryHead, IdempotencyKey, TurnAccepted, TurnReopened},
+    log::entry::{self, EntryHead, IdempotencyKey, Owed, TurnAccepted, TurnReopened},
     time::Timestamp,
 };
 
@@ -104,9 +104,10 @@ impl Conversation {
             self.reopen(turn, attempt, command.parameters, listener, reply, ctx);
             return;
         }
-        let drafts = match replaces {
-            None => self.without_repetition(command.messages),
-            Some(_) => command.messages,
+        let drafts = match (replaces, command.owed) {
+            (None, Owed::Reply) => self.without_repetition(command.messages),
+            // A message that is kept may say the same as the one before it.
+            (None, Owed::Nothing) | (Some(_), _) => command.messages,
         };
         let empty = self.document().is_none_or(Document::is_empty);
         if drafts.is_empty() && empty {
@@ -144,6 +145,7 @@ impl Conversation {
                 model: command.parameters.model.clone(),
                 key,
                 replaces,
+                owed: command.owed,
             }),
             messages,
             then: Then::Accepted {
@@ -157,13 +159,23 @@ impl Conversation {
             turn: command.turn,
             attempt: 1,
             replaces,
+            owed: command.owed,
             parameters: command.parameters,
             messages: new,
             accepted_at: Instant::now(),
         });
-        self.flush(ctx);
-        // The upstream is asked while the message is being synced; nothing is shown before.
-        self.run_next(ctx);
+        match command.owed {
+            Owed::Reply => {
+                self.flush(ctx);
+                // The upstream is asked while the message is being synced; nothing is shown before.
+                self.run_next(ctx);
+            }
+            Owed::Nothing => {
+                // If its turn has come, its end is synced with the message.
+                self.run_next(ctx);
+                self.flush(ctx);
+            }
+        }
     }
 
     /// Runs a turn once more whose messages are in the log.
@@ -212,6 +224,7 @@ impl Conversation {
             turn,
             attempt,
             replaces,
+            owed: Owed::Reply,
             parameters,
             messages: Vec::new(),
             accepted_at: Instant::now(),
@@ -232,7 +245,14 @@ impl Conversation {
         if self.waiting.len() >= limits::TURN_QUEUE_MAX {
             return Err(EngineError::Busy);
         }
-        self.home.may_generate()
+        match (command.owed, command.at) {
+            (Owed::Reply, _) => self.home.may_generate(),
+            (Owed::Nothing, At::End) => Ok(()),
+            (Owed::Nothing, At::Reply(_) | At::Message(_)) => Err(EngineError::Invalid {
+                field: "message_id",
+                message: "should not be given: what replaces a message is answered".into(),
+            }),
+        }
     }
 
     /// The message in whose place a turn is to stand. All that is accepted is in the document: a

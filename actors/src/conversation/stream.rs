@@ -18,7 +18,7 @@ use crate::{
     error::EngineError,
     id::{MessageId, TurnId},
     json_text::{JsonText, cut_at_or_below, decoded_len},
-    log::entry::{ABANDONED, CANCELLED, INTERRUPTED},
+    log::entry::{ABANDONED, CANCELLED, INTERRUPTED, UNANSWERED},
     provider::{RawJson, ReplyHead},
 };
 
@@ -230,8 +230,9 @@ impl TurnStream {
         }));
         stream.show(Self::received_by(record));
         let cut = ended.error.is_some()
-            || [ABANDONED, CANCELLED, INTERRUPTED].contains(&ended.finish_reason.as_str());
-        // One that was stopped while it waited had no start.
+            || [ABANDONED, CANCELLED, INTERRUPTED, UNANSWERED]
+                .contains(&ended.finish_reason.as_str());
+        // One that was stopped while it waited, or owed no reply, had no start.
         if reply.is_some() || !cut {
             stream.start(stream.head.model.as_str().into());
         }

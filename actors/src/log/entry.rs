@@ -91,6 +91,27 @@ pub struct TurnAccepted {
     /// was accepted before this turn is replaced then, and stays as it is if there is no reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<MessageId>,
+    /// What the turn is owed.
+    #[serde(default, skip_serializing_if = "Owed::is_reply")]
+    pub owed: Owed,
+}
+
+/// What a turn is owed once its messages are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owed {
+    /// A reply.
+    #[default]
+    Reply,
+    /// Nothing: it ends when its turn comes, as [`UNANSWERED`].
+    Nothing,
+}
+
+impl Owed {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    fn is_reply(&self) -> bool {
+        *self == Self::Reply
+    }
 }
 
 /// What a repeat of a request is recognized by. Counts within one conversation.
@@ -115,7 +136,7 @@ pub struct TurnEnded {
     #[serde(default = "first_attempt", skip_serializing_if = "is_first_attempt")]
     pub attempt: u32,
     /// `stop`, `length`, `tool_calls`, `content_filter`, `unknown`; or, for a cut reply,
-    /// `error`, `cancelled`, `interrupted`.
+    /// `error`, `cancelled`, `interrupted`; or, where none was wanted, `unanswered`.
     pub finish_reason: String,
     /// The upstream's `usage` object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,6 +210,8 @@ pub const FAILED: &str = "error";
 pub const CANCELLED: &str = "cancelled";
 /// Finish reason of a turn that was given up as nobody had listened to it for long.
 pub const ABANDONED: &str = "abandoned";
+/// Finish reason of a turn whose messages were to be kept without a reply.
+pub const UNANSWERED: &str = "unanswered";
 /// Finish reason where the upstream ended its stream properly but gave none.
 pub const UNKNOWN: &str = "unknown";
 

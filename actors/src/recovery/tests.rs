@@ -10,7 +10,7 @@ use crate::{
     json_text::JsonText,
     log::{
         data_dir::DataDir,
-        entry::{Begun, TurnAccepted, TurnEnded},
+        entry::{Begun, Owed, TurnAccepted, TurnEnded},
         sqlite::SqliteOptions,
     },
     mirror::Render as _,
@@ -61,6 +61,7 @@ fn begin(number: u32) -> Append {
         model: String::new(),
         key: None,
         replaces: None,
+        owed: Owed::Reply,
     });
     Append {
         id: id(number),
@@ -181,6 +182,21 @@ async fn more_open_turns_than_one_round_takes_get_their_ends_from_the_json_files
         replies_kept: 0,
     };
     assert_eq!(recovery, expected);
+}
+
+#[tokio::test]
+async fn a_turn_that_was_owed_no_reply_ends_as_what_it_is() {
+    let mut owed_nothing = begin(1);
+    if let EntryHead::TurnAccepted(accepted) = &mut owed_nothing.entries[1].head {
+        accepted.owed = Owed::Nothing;
+    }
+    let lost = Lost::after(1, vec![]).await;
+    lost.log.append(owed_nothing).await.unwrap();
+
+    lost.recover().await;
+
+    assert_eq!(lost.end_of(0).await, "interrupted");
+    assert_eq!(lost.end_of(1).await, "unanswered");
 }
 
 #[tokio::test]

@@ -132,6 +132,7 @@ impl Course {
             model: String::new(),
             key: None,
             replaces,
+            owed: Owed::Reply,
         });
         let said: Vec<_> = said.into_iter().collect();
         self.append(accepted, &said);

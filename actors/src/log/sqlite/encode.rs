@@ -9,7 +9,7 @@ use crate::log::entry::{Entry, EntryHead};
 
 /// Version of the rows that this code writes. A reader that meets a later one stops; each is a
 /// superset of the one before it.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Most bytes of message text in one entry: half of what the storage engine takes in a blob.
 const BODY_BYTES_MAX: usize = 512 << 20;
@@ -194,7 +194,8 @@ mod tests {
     use crate::{
         id::{MessageId, TurnId},
         log::entry::{
-            Added, Begun, Deleted, IdempotencyKey, Prepended, TurnAccepted, TurnEnded, TurnReopened,
+            Added, Begun, Deleted, IdempotencyKey, Owed, Prepended, TurnAccepted, TurnEnded,
+            TurnReopened,
         },
         provider::RawJson,
         time::Timestamp,
@@ -271,10 +272,11 @@ mod tests {
                 name(),
                 text(),
                 prop::option::of(key()),
-                replaced()
+                replaced(),
+                prop_oneof![Just(Owed::Reply), Just(Owed::Nothing)]
             )
                 .prop_map(
-                    |(at, turn, reply, user_id, character_id, model, key, replaces)| {
+                    |(at, turn, reply, user_id, character_id, model, key, replaces, owed)| {
                         EntryHead::TurnAccepted(TurnAccepted {
                             at,
                             turn: TurnId(Uuid::from_u128(turn)),
@@ -284,6 +286,7 @@ mod tests {
                             model,
                             key,
                             replaces,
+                            owed,
                         })
                     }
                 ),
@@ -373,7 +376,7 @@ mod tests {
                 version: VERSION + 1,
                 ..good
             }),
-            Err(DecodeError::Version(4))
+            Err(DecodeError::Version(5))
         ));
         for version in 1..VERSION {
             assert!(

@@ -21,7 +21,10 @@ use super::{
 use crate::{
     conversation::orphan::Orphan,
     id::{ConversationId, TurnId},
-    log::{Loaded, LogError, Partial, entry::EntryHead},
+    log::{
+        Loaded, LogError, Partial,
+        entry::{EntryHead, Owed},
+    },
     time::Timestamp,
 };
 
@@ -265,9 +268,9 @@ fn open_turn(row: &rusqlite::Row<'_>) -> Result<OpenTurn, LogError> {
     let EntryHead::TurnAccepted(accepted) = head(5)? else {
         return Err(corrupt(format!("the acceptance of turn {turn} is none")));
     };
-    let model = match head(6)? {
-        EntryHead::TurnReopened(reopened) => reopened.model,
-        _ => accepted.model,
+    let (model, owed) = match head(6)? {
+        EntryHead::TurnReopened(reopened) => (reopened.model, Owed::Reply),
+        _ => (accepted.model, accepted.owed),
     };
     Ok(OpenTurn {
         id,
@@ -278,6 +281,7 @@ fn open_turn(row: &rusqlite::Row<'_>) -> Result<OpenTurn, LogError> {
             attempt: row.get(2).map_err(failed)?,
             reply: accepted.reply,
             model,
+            owed,
             text: String::new(),
         },
     })

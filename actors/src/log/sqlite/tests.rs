@@ -19,7 +19,8 @@ use crate::{
     log::{
         Partial,
         entry::{
-            Begun, Deleted, Entry, EntryHead, INTERRUPTED, TurnAccepted, TurnEnded, TurnReopened,
+            Begun, Deleted, Entry, EntryHead, INTERRUPTED, Owed, TurnAccepted, TurnEnded,
+            TurnReopened,
         },
     },
     recovery::{Recovery, recover},
@@ -76,6 +77,7 @@ fn accepted(number: u128, text: &str) -> Entry {
             model: "some/model".to_owned(),
             key: None,
             replaces: None,
+            owed: Owed::Reply,
         }),
         messages: vec![Arc::from(text)],
     }

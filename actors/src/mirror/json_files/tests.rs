@@ -10,7 +10,7 @@ use crate::{
     log::{
         Append, Loaded, Log as _,
         data_dir::DataDir,
-        entry::{Begun, Deleted, Entry, EntryHead, TurnAccepted},
+        entry::{Begun, Deleted, Entry, EntryHead, Owed, TurnAccepted},
         sqlite::SqliteOptions,
     },
     mirror::{RenderError, Rendered},
@@ -117,6 +117,7 @@ impl Bench {
             model: String::new(),
             key: None,
             replaces: None,
+            owed: Owed::Reply,
         });
         let message = format!(r#"{{"role":"user","content":"{text}"}}"#);
         self.append(name, expected_seq, head, vec![Arc::from(message)])

@@ -134,6 +134,7 @@ fn a_key_counts_from_the_last_run_of_its_turn_and_is_kept_while_it_is_open() {
             request: Uuid::nil(),
         }),
         replaces: None,
+        owed: Owed::Reply,
     };
     let said = course.message(Role::User, MessageId::now(), turn);
     course.append(EntryHead::TurnAccepted(accepted), &[said]);
