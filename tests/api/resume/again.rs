@@ -4,23 +4,12 @@ use idol_simulator::{Script, reply_text};
 use serde_json::{Value, json};
 
 use super::{
-    Picture, assert_whole, content_of, event_source::EventSource, resume, resumed,
-    take_until_the_end, until_text,
+    Picture, assert_whole, content_of, event_source::EventSource, long_document, resume, resumed,
+    sockets::watcher, take_until_the_end, until_text,
 };
-use crate::helpers::{DEADLINE, Setup, Socket, TestApp, say, text_of, until};
+use crate::helpers::{DEADLINE, Setup, TestApp, say, text_of, until};
 
 const KEY: &str = "a-key-of-sixteen-characters";
-
-/// A client that watches from the beginning.
-async fn watcher(app: &TestApp) -> (Socket, Picture) {
-    let mut socket = app.socket().await;
-    let start = json!({"type": "start_conversation", "conversation_id": "c1",
-        "character_id": "nova", "watch": true});
-    socket.send(start).await;
-    let mut picture = Picture::default();
-    picture.take(&socket.next().await);
-    (socket, picture)
-}
 
 async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
     let request = app.http.post(app.url("/chat")).json(&say("c1", text));
@@ -30,7 +19,7 @@ async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
 
 /// A place given out at the end of a run that failed, and what was seen until there.
 async fn failed_once(app: &TestApp) -> Picture {
-    let (mut socket, mut picture) = watcher(app).await;
+    let (mut socket, mut picture) = watcher(app, "c1").await;
     app.simulator.script(Script::from("fault=status:503"));
     assert!(keyed(app, "first").await.is_server_error());
     for told in socket.until("error").await {
@@ -248,16 +237,7 @@ async fn who_comes_late_is_told_the_message_of_a_turn_that_waits_to_run_again() 
 #[tokio::test]
 async fn a_conversation_of_another_server_is_told_once_however_long_it_is() {
     let directory = tempfile::tempdir().unwrap();
-    let said = |number: usize| {
-        let role = ["user", "assistant"][number % 2];
-        json!({"role": role, "content": format!("message {number}"),
-            "timestamp": "2025-01-01T00:00:00"})
-    };
-    let document = json!({"id": "c1", "created_at": "2025-01-01T00:00:00",
-        "updated_at": "2025-01-01T00:00:00", "messages": (0..1_200).map(said).collect::<Vec<_>>()});
-    let folder = directory.path().join("conversations");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("c1.json"), document.to_string()).unwrap();
+    long_document(directory.path(), 1_200);
     let app = Setup::new().data_dir(directory.path()).start().await;
     let (_, told) = resumed(&app, "c1", &[]).await;
     assert_eq!(told["messages"].as_array().unwrap().len(), 100);
@@ -289,10 +269,7 @@ async fn the_end_of_a_turn_that_was_missed_is_told_also_where_it_said_nothing() 
         ("stopped-early", 0, Some(json!({}))),
     ] {
         let app = setup().start().await;
-        let mut socket = app.socket().await;
-        let start = json!({"type": "start_conversation", "conversation_id": id,
-            "character_id": "nova", "watch": true});
-        socket.send(start).await;
+        let (mut socket, _) = watcher(&app, id).await;
         let gate = app.simulator.gate();
         app.simulator
             .script(Script::from("tokens=9").hold_at(words, &gate));

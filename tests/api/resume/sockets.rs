@@ -7,7 +7,7 @@ use super::{Picture, assert_whole, content_of, resume, resumed, take_until_the_e
 use crate::helpers::{DEADLINE, Setup, Socket, TestApp, types};
 
 /// A client that watches a conversation, and what it has.
-async fn watcher(app: &TestApp, conversation: &str) -> (Socket, Picture) {
+pub(super) async fn watcher(app: &TestApp, conversation: &str) -> (Socket, Picture) {
     let mut socket = app.socket().await;
     let start = json!({"type": "start_conversation", "conversation_id": conversation,
         "character_id": "nova", "watch": true});
