@@ -22,7 +22,7 @@ use self::{
     client::{Asks, Client, Door, Going},
 };
 use crate::{
-    helpers::{BUCKET, SERVICE_KEY, Setup, mirrored, within},
+    helpers::{BUCKET, SERVICE_KEY, Setup, mirrored, number, within},
     process::{Launch, Process},
 };
 
@@ -109,15 +109,6 @@ async fn whatever_was_acknowledged_before_a_kill_is_there_after_it_exactly_once(
     mirrors_show(&launch, &remote, &documents).await;
     seen.assert_some_of_each(rounds);
     eprintln!("{seen}");
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}: a number")),
-    )
 }
 
 /// Lets all clients talk at once, until each has come to its end; meanwhile something else is done.

@@ -33,15 +33,6 @@ async fn resumed(app: &TestApp, conversation: &str, has: &[(&str, &Value)]) -> (
     (socket, resumed)
 }
 
-/// Reads until so many bytes of reply text have come.
-async fn until_text(socket: &mut Socket, bytes: usize) -> Vec<Value> {
-    let mut messages = Vec::new();
-    while content_of(&messages).len() < bytes {
-        messages.push(socket.next().await);
-    }
-    messages
-}
-
 /// Events without their places, and with the texts in a row joined: how text is cut is nobody's
 /// promise.
 fn joined(events: &[Value]) -> Vec<Value> {
@@ -59,15 +50,6 @@ fn joined(events: &[Value]) -> Vec<Value> {
         }
     }
     joined
-}
-
-/// The text of the chunks among these messages.
-fn content_of(messages: &[Value]) -> String {
-    messages
-        .iter()
-        .filter(|message| message["type"] == "chunk")
-        .map(|chunk| chunk["content"].as_str().unwrap())
-        .collect()
 }
 
 /// A conversation as a client puts it together from what it is told.

@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use futures::SinkExt as _;
 use idol_simulator::reply_text;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::helpers::{Events, Socket, client as http, within};
 
@@ -238,7 +236,7 @@ impl Client {
         let mut socket = Socket::try_connect(address).await.ok_or(Cut)?;
         let start = json!({"type": "start_conversation", "conversation_id": self.conversation,
             "character_id": "nova"});
-        send(&mut socket, start).await?;
+        socket.try_send(start).await.ok_or(Cut)?;
         let started = socket.next_or_close().await.map_err(|_gone| Cut)?;
         assert_eq!(started["type"], "conversation_started", "{started}");
         self.started = true;
@@ -251,7 +249,7 @@ impl Client {
                 message["message"] = request.text.as_str().into();
             }
             let told = self.tell_anew(index);
-            send(&mut socket, message).await?;
+            socket.try_send(message).await.ok_or(Cut)?;
             while told.end.is_none() {
                 let message = socket.next_or_close().await.map_err(|_gone| Cut)?;
                 told.message(&message);
@@ -259,11 +257,6 @@ impl Client {
         }
         Ok(())
     }
-}
-
-async fn send(socket: &mut Socket, message: Value) -> Result<(), Cut> {
-    let sent = socket.stream.send(Message::text(message.to_string()));
-    within("sending a frame", sent).await.map_err(|_gone| Cut)
 }
 
 fn text_in(value: &Value) -> String {

@@ -1,17 +1,22 @@
 //! Coming back to turns that ran again, that waited, or that ended without a word.
 
 use idol_simulator::{Script, reply_text};
+use reqwest::Response;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::{
-    Picture, assert_whole, content_of, event_source::EventSource, long_document, resume, resumed,
-    sockets::watcher, take_until_the_end, until_text,
+    Picture, assert_whole, event_source::EventSource, long_document, resume, resumed,
+    sockets::watcher, take_until_the_end,
 };
-use crate::helpers::{DEADLINE, Setup, TestApp, say, text_of, until};
+use crate::{
+    helpers::{DEADLINE, Setup, TestApp, content_of, say, text_of, until},
+    resilience::{answered, sent},
+};
 
 const KEY: &str = "a-key-of-sixteen-characters";
 
-async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
+pub(super) async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
     let request = app.http.post(app.url("/chat")).json(&say("c1", text));
     let answer = request.header("Idempotency-Key", KEY).send().await;
     answer.unwrap().status()
@@ -121,28 +126,24 @@ async fn a_repeat_that_saw_the_first_run_fail_is_told_the_second_one_whole() {
 }
 
 /// A turn that is being told, and one that waits behind it; opens the gate when it is dropped.
-async fn one_runs_and_one_waits(app: &TestApp, gate: &idol_simulator::Gate) -> Vec<Posted> {
+async fn one_runs_and_one_waits(
+    app: &TestApp,
+    gate: &idol_simulator::Gate,
+) -> Vec<JoinHandle<Response>> {
     app.simulator
         .script(Script::from("tokens=9").hold_at(4, gate));
-    let mut posted = vec![post(app, "runs")];
+    let mut posted = vec![sent(app, "/chat", say("c1", "runs"))];
     gate.reached(1, DEADLINE).await.unwrap();
     until("the conversation to be there", async || {
         (app.get("/conversation/c1").await.status() == 200).then_some(())
     })
     .await;
-    posted.push(post(app, "waits"));
+    posted.push(sent(app, "/chat", say("c1", "waits")));
     until("both messages to be there", async || {
         (app.said("c1").await.len() == 2).then_some(())
     })
     .await;
     posted
-}
-
-type Posted = tokio::task::JoinHandle<reqwest::Response>;
-
-fn post(app: &TestApp, text: &str) -> Posted {
-    let request = app.http.post(app.url("/chat")).json(&say("c1", text));
-    tokio::spawn(async move { request.send().await.unwrap() })
 }
 
 #[tokio::test]
@@ -205,7 +206,7 @@ async fn who_comes_late_is_told_the_message_of_a_turn_that_waits_to_run_again() 
     let gate = app.simulator.gate();
     app.simulator
         .script(Script::from("tokens=9").hold_at(4, &gate));
-    let runs = post(&app, "second");
+    let runs = sent(&app, "/chat", say("c1", "second"));
     gate.reached(1, DEADLINE).await.unwrap();
     // It is accepted when its answer begins.
     let request = app.http.post(app.url("/chat/stream"));
@@ -273,12 +274,11 @@ async fn the_end_of_a_turn_that_was_missed_is_told_also_where_it_said_nothing() 
         let gate = app.simulator.gate();
         app.simulator
             .script(Script::from("tokens=9").hold_at(words, &gate));
-        let request = app.http.post(app.url("/chat")).json(&say(id, "hi"));
-        let answer = tokio::spawn(request.send());
+        let answer = sent(&app, "/chat", say(id, "hi"));
         let start = socket.until("response_start").await.pop().unwrap();
         let mut cursor = start["cursor"].clone();
         if words > 0 {
-            let told = until_text(&mut socket, reply_text(0, words).len()).await;
+            let told = socket.until_text(reply_text(0, words).len()).await;
             cursor = told.last().unwrap()["cursor"].clone();
         }
         drop(socket);
@@ -287,7 +287,7 @@ async fn the_end_of_a_turn_that_was_missed_is_told_also_where_it_said_nothing() 
             assert_eq!(app.post(&path, stop.clone()).await.status(), 200);
         }
         gate.open();
-        answer.await.unwrap().unwrap();
+        answered(answer).await;
         let check = async |app: &TestApp| {
             let (mut socket, told) = resumed(app, id, &[("cursor", &cursor)]).await;
             let end = socket.next().await;
@@ -328,7 +328,7 @@ async fn an_own_turn_that_was_begun_before_the_watch_has_its_places_too() {
         "client_message_id": "m-1"});
     socket.send(mine).await;
     let mut picture = Picture::default();
-    let told = until_text(&mut socket, reply_text(0, 4).len()).await;
+    let told = socket.until_text(reply_text(0, 4).len()).await;
     picture.add("user", &told[0]["message_id"], "mine");
     for told in &told[1..] {
         picture.take(told);

@@ -3,7 +3,7 @@
 use idol_simulator::{Script, reply_text};
 use serde_json::{Value, json};
 
-use super::{Picture, assert_whole, cuts::parse, event_source::EventSource};
+use super::{Picture, again::keyed, assert_whole, cuts::parse, event_source::EventSource};
 use crate::helpers::{DEADLINE, Setup, TestApp, refused, say, text_of, until};
 
 pub(super) async fn events(app: &TestApp, conversation: &str, last: Option<&str>) -> EventSource {
@@ -197,21 +197,15 @@ async fn turns_are_told_in_the_order_in_which_they_ran_also_where_one_ran_again(
     let directory = tempfile::tempdir().unwrap();
     let setup = || Setup::new().data_dir(directory.path()).asking_once();
     let app = setup().start().await;
-    let key = "a-key-of-sixteen-characters";
-    let keyed = async |app: &TestApp| {
-        let request = app.http.post(app.url("/chat")).json(&say("c1", "first"));
-        let answer = request.header("Idempotency-Key", key).send().await;
-        answer.unwrap().status()
-    };
     app.chat("c1", "before").await;
     let mut source = events(&app, "c1", None).await;
     let start = source.next().await.unwrap();
     let start = start["cursor"].as_str().unwrap().to_owned();
     // The first fails without a word, the second is answered, then the first is asked again.
     app.simulator.script(Script::from("fault=status:503"));
-    assert!(keyed(&app).await.is_server_error());
+    assert!(keyed(&app, "first").await.is_server_error());
     app.chat("c1", "second").await;
-    assert_eq!(keyed(&app).await, 200);
+    assert_eq!(keyed(&app, "first").await, 200);
     source.until("response_complete").await;
     source.until("response_complete").await;
     let place = source.last_event_id.clone().unwrap();
