@@ -281,7 +281,7 @@ impl WsSession {
         self.book.borrow_mut().expect(number, Given::Nothing);
         let listener = self.listener(number, 0, ctx);
         let conversation = self.handle_of(&named);
-        let resume = async move { conversation.resume(command, listener).await };
+        let resume = async move { conversation.go_on(command, listener).await };
         ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
             let watches = act.watched.iter().any(|it| it.attachment == number);
             match resumed {
