@@ -341,7 +341,14 @@ impl Work {
         // would wait for the end of what is sent now.
         let now = self.tools.log.mirror_row(MIRROR, self.id.clone()).await?;
         match now {
-            Some(now) if now.incarnation == row.incarnation && now.uploading == Some(at) => Ok(at),
+            Some(now) if now.uploading == Some(at) => {
+                if now.incarnation == row.incarnation {
+                    return Ok(at);
+                }
+                // It was recorded just before that. Nothing is sent: nothing is to be waited for.
+                self.ended = Some(at);
+                Err(Failed::Postponed)
+            }
             _ => Err(Failed::Postponed),
         }
     }
