@@ -6,7 +6,11 @@ use serde_json::Value;
 
 use crate::helpers::{Setup, TestApp};
 
+mod barge_in;
+mod chaos;
+mod listening;
 mod openai;
+mod sockets;
 mod tts;
 
 /// A server that speaks and listens.

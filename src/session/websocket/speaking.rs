@@ -95,6 +95,13 @@ impl SpeechUnderWay {
     }
 }
 
+impl Drop for SpeechUnderWay {
+    fn drop(&mut self) {
+        // A synthesis under way would keep its speaker, and the speaker the synthesis.
+        self.speaker.do_send(Silence);
+    }
+}
+
 impl WsSession {
     /// Has the reply of an own turn spoken.
     pub(super) fn speak(
