@@ -11,6 +11,7 @@ use idol_actors::{
         attempts::{RetryPolicy, RetryWaits},
         breaker::BreakerPolicy,
         elevenlabs::{ElevenLabs, ElevenLabsConfig, SpeechDeadlines, SpeechRoom},
+        embedded::voice::EmbeddedVoice,
         hearing::Transcribe,
         protection::{Protection, ProtectionPolicy},
         speech::Speak,
@@ -38,6 +39,7 @@ pub struct VoiceParts {
 #[derive(Debug, Clone)]
 enum SpeechParts {
     ElevenLabs(Box<ElevenLabsConfig>, Arc<Protection>, Arc<SpeechRoom>),
+    Embedded,
     NotConfigured,
 }
 
@@ -65,7 +67,8 @@ impl VoiceParts {
                 let protection = protection(Upstream::ElevenLabs, config);
                 SpeechParts::ElevenLabs(Box::new(elevenlabs(config, waits)), protection, room)
             }
-            SpeechProvider::Embedded | SpeechProvider::NotConfigured => SpeechParts::NotConfigured,
+            SpeechProvider::Embedded => SpeechParts::Embedded,
+            SpeechProvider::NotConfigured => SpeechParts::NotConfigured,
         };
         let hearing = config.has_hearing_upstream().then(|| {
             let protection = protection(Upstream::Whisper, config);
@@ -87,7 +90,7 @@ impl VoiceParts {
     pub fn speech(&self) -> Option<(&Arc<Protection>, &Arc<SpeechRoom>)> {
         match &self.speech {
             SpeechParts::ElevenLabs(_, protection, room) => Some((protection, room)),
-            SpeechParts::NotConfigured => None,
+            SpeechParts::Embedded | SpeechParts::NotConfigured => None,
         }
     }
 
@@ -108,6 +111,7 @@ impl VoiceParts {
                 let actor = ElevenLabs::new(config, protection.clone(), room.clone())?;
                 Some(actor.start().recipient())
             }
+            SpeechParts::Embedded => Some(EmbeddedVoice.start().recipient()),
             SpeechParts::NotConfigured => None,
         };
         let hearing = match &self.hearing {

@@ -794,7 +794,10 @@ handle!(AskAttach, Attachment, |act, msg, reply, ctx| {
     }
 });
 handle!(AskResume, Resumed, |act, msg, reply, ctx| {
-    if let Some(reply) = act.admit(reply) {
+    // A session that had listened goes on while the server drains: the handle turns others away.
+    if let Stage::Retired(_) = act.stage {
+        answer(reply, Err(CommandError::Retired));
+    } else {
         act.carry_out(Parked::Resume(msg.command, msg.listener, reply), ctx);
     }
 });

@@ -127,6 +127,12 @@ impl ConversationHandle {
         listener: Listener,
     ) -> Result<Resumed, EngineError> {
         self.engine.open()?;
+        self.go_on(command, listener).await
+    }
+
+    /// The same for a session whose attachment has ended: also while the server drains, when the
+    /// turn that it was being told is told to its end.
+    pub async fn go_on(&self, command: Resume, listener: Listener) -> Result<Resumed, EngineError> {
         self.ask(|| AskResume {
             command: command.clone(),
             listener: listener.clone(),

@@ -9,7 +9,7 @@ use idol_actors::{
     conversation::event::Outcome,
     error::EngineError,
     provider::{Upstream, UpstreamError, UpstreamErrorKind, speech::Voice},
-    voice::format::AudioFormat,
+    voice::format::{AudioFormat, Coding, WAV_HEADER_BYTES},
 };
 
 use super::chat;
@@ -90,7 +90,7 @@ pub(super) async fn stream(
     let (named, command, body) = chat::read(&server, &request, payload).await?;
     let mut fields = Fields::of_body(&body)?;
     let voice = voice::voice_of(&mut fields, &server.voices.defaults);
-    if voice.format.header_bytes() > 0 {
+    if !voice.format.is_for_streams() {
         // A stream cannot begin with its length.
         let msg = "Input should be a format that can be streamed: mp3, pcm, ulaw, alaw or opus";
         fields.wrong("output_format", "value_error", msg);
@@ -159,14 +159,42 @@ pub(super) async fn whole(
             too_long: None,
         }));
     }
+    let count = parts.len();
     for part in parts {
-        speak(&provider, part, before, voice)
-            .await?
-            .gather(&mut audio)
-            .await?;
+        let mut speech = speak(&provider, part, before, voice).await?;
+        let mut spoken = BytesMut::new();
+        let into = match audio.is_empty() {
+            true => &mut audio,
+            false => &mut spoken,
+        };
+        speech.gather(into).await?;
+        if !spoken.is_empty() {
+            // One header for all.
+            audio.extend_from_slice(
+                spoken
+                    .get(voice.format.header_bytes()..)
+                    .unwrap_or_default(),
+            );
+        }
         before = part;
+        let characters = speech.characters.unwrap_or_default();
+        server.engine.metrics().characters_spoken.inc_by(characters);
+    }
+    if count > 1 && voice.format.coding() == Coding::Wav {
+        set_wav_length(&mut audio);
     }
     Ok(audio.freeze())
+}
+
+/// Has the header of a WAV file tell how much is behind it.
+fn set_wav_length(file: &mut BytesMut) {
+    let length = u32::try_from(file.len()).unwrap_or(u32::MAX);
+    for (place, before) in [(4, 8), (40, WAV_HEADER_BYTES)] {
+        let before = u32::try_from(before).unwrap_or_default();
+        if let Some(told) = file.get_mut(place..place + 4) {
+            told.copy_from_slice(&length.saturating_sub(before).to_le_bytes());
+        }
+    }
 }
 
 /// The answer of `POST /tts` and `/transcribe`.

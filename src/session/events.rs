@@ -226,7 +226,7 @@ impl EventsSession {
         let listener = listener(&ctx.address());
         self.book.borrow_mut().expect(ATTACHMENT, Given::Nothing);
         let conversation = self.conversation.clone();
-        let resume = async move { conversation.resume(command, listener).await };
+        let resume = async move { conversation.go_on(command, listener).await };
         ctx.spawn(
             resume
                 .into_actor(self)

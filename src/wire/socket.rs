@@ -13,6 +13,6 @@ pub use audio::{
 };
 pub use told::{
     PONG, conversation_deleted, conversation_started, ended, event, going_away, history,
-    history_truncated, message_received, missed_end, received_of_others, refused, reset, resumed,
+    message_received, missed_end, received_of_others, received_of_own, refused, reset, resumed,
     turn_error, unplaced,
 };

@@ -102,7 +102,8 @@ async fn start(app: &TestApp, command: StartTurn) -> Heard {
         want: Want::Everything,
         credit: 1_000,
     };
-    let started = conversation(app).start_turn(command, Some(listener));
+    let conversation = conversation(app);
+    let started = conversation.start_turn(command, Some(listener));
     let started = within("a turn's start", started).await.unwrap();
     Heard { started, events }
 }

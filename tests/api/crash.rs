@@ -1,6 +1,7 @@
 //! What was promised is there after SIGKILL, wherever it falls.
 //!
-//! Many clients talk to the real server over every door. It is killed at a random moment and
+//! Many clients talk to the real server over every door; some have a conversation of their own, and
+//! ask for another reply now and then. The server is killed at a random moment and
 //! started again on the same directory, where every message that a client was told of is looked
 //! up, byte for byte. Then the clients go on: what they have no answer to they send again, with the
 //! same key. The directory lives on through all rounds, so that histories grow.
@@ -18,10 +19,10 @@ use serde_json::Value;
 
 use self::{
     check::Seen,
-    client::{Client, Door, Going},
+    client::{Asks, Client, Door, Going},
 };
 use crate::{
-    helpers::{BUCKET, SERVICE_KEY, Setup, mirrored, within},
+    helpers::{BUCKET, SERVICE_KEY, Setup, mirrored, number, within},
     process::{Launch, Process},
 };
 
@@ -30,6 +31,9 @@ mod client;
 
 const CLIENTS: usize = 24;
 const CONVERSATIONS: usize = 12;
+
+/// Clients that have a conversation each.
+const ALONE: usize = 6;
 const ROUNDS: usize = 20;
 
 /// One round in so many is long enough that text is seen well before the kill.
@@ -54,13 +58,16 @@ async fn whatever_was_acknowledged_before_a_kill_is_there_after_it_exactly_once(
         // What the bucket lacks at the end is checked after a start of its own.
         .set("SHUTDOWN_GRACE_SECS", "5")
         .set("LOG_LEVEL", "warn");
-    let mut clients: Vec<Client> = (0..CLIENTS)
+    let mut clients: Vec<Client> = (0..CLIENTS + ALONE)
         .map(|number| {
             // Two clients share a conversation, and come through different doors.
-            let conversation = format!("crash-{}", number % CONVERSATIONS);
+            let (conversation, asks) = match number < CLIENTS {
+                true => (format!("crash-{}", number % CONVERSATIONS), Asks::Once),
+                false => (format!("crash-alone-{number}"), Asks::AgainNowAndThen),
+            };
             let doors = [Door::Socket, Door::Stream, Door::Whole];
             let door = doors[(number + number / CONVERSATIONS) % doors.len()];
-            Client::new(number, conversation, door, random.u64(..))
+            Client::new(number, conversation, door, asks, random.u64(..))
         })
         .collect();
     let mut seen = Seen::default();
@@ -102,15 +109,6 @@ async fn whatever_was_acknowledged_before_a_kill_is_there_after_it_exactly_once(
     mirrors_show(&launch, &remote, &documents).await;
     seen.assert_some_of_each(rounds);
     eprintln!("{seen}");
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}: a number")),
-    )
 }
 
 /// Lets all clients talk at once, until each has come to its end; meanwhile something else is done.

@@ -313,6 +313,11 @@ impl TestApp {
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
         }
+        self.ended().await
+    }
+
+    /// Waits for its end: of one that is stopped, or ends by itself.
+    pub async fn ended(mut self) -> Ended {
         let thread = self.thread.take().unwrap();
         within(
             "the server's end",
@@ -396,11 +401,21 @@ impl Events {
 
     /// All events up to the end.
     pub async fn all(mut self) -> Vec<Value> {
+        let events = self.rest().await;
+        assert!(self.buffer.is_empty(), "half an event at the end");
+        events
+    }
+
+    /// All whole events up to the end, or to where the connection was cut.
+    pub async fn all_until_cut(mut self) -> Vec<Value> {
+        self.rest().await
+    }
+
+    async fn rest(&mut self) -> Vec<Value> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await {
             events.push(event);
         }
-        assert!(self.buffer.is_empty(), "half an event at the end");
         events
     }
 }
@@ -443,6 +458,12 @@ impl Socket {
             .unwrap();
     }
 
+    /// The same where the server may be gone: none if it is.
+    pub async fn try_send(&mut self, message: Value) -> Option<()> {
+        let sent = self.stream.send(Message::text(message.to_string()));
+        within("sending a frame", sent).await.ok()
+    }
+
     /// The next JSON message; pings are answered and passed over.
     pub async fn next(&mut self) -> Value {
         match self.next_or_close().await {
@@ -471,6 +492,15 @@ impl Socket {
         .await
     }
 
+    /// Messages until so many bytes of reply text have come.
+    pub async fn until_text(&mut self, bytes: usize) -> Vec<Value> {
+        let mut messages = Vec::new();
+        while content_of(&messages).len() < bytes {
+            messages.push(self.next().await);
+        }
+        messages
+    }
+
     /// Messages up to and including the first of this type.
     pub async fn until(&mut self, kind: &str) -> Vec<Value> {
         let mut messages = Vec::new();
@@ -483,6 +513,15 @@ impl Socket {
             }
         }
     }
+}
+
+/// The text of the chunks among messages of a socket, or events of a conversation.
+pub fn content_of(messages: &[Value]) -> String {
+    messages
+        .iter()
+        .filter(|message| message["type"] == "chunk")
+        .map(|chunk| chunk["content"].as_str().unwrap())
+        .collect()
 }
 
 /// The types of messages, in order.
@@ -539,27 +578,12 @@ pub async fn refused(response: reqwest::Response, status: u16, code: &str) -> Va
     body
 }
 
-impl TestApp {
-    /// Waits for the end of a server that ends by itself.
-    pub async fn ended(mut self) -> Ended {
-        let thread = self.thread.take().unwrap();
-        within(
-            "the server to end by itself",
-            tokio::task::spawn_blocking(move || thread.join()),
-        )
-        .await
-        .unwrap()
-        .unwrap()
-    }
-}
-
-impl Events {
-    /// All whole events up to the end, or to where the connection was cut.
-    pub async fn all_until_cut(mut self) -> Vec<Value> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next().await {
-            events.push(event);
-        }
-        events
-    }
+/// What an environment variable says that a test heeds.
+pub fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable}: a number")),
+    )
 }

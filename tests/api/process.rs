@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     failpoints,
-    helpers::{Events, Socket, client, mirrored, say, within},
+    helpers::{Events, Socket, client, mirrored, say, until, within},
 };
 
 mod killed;
@@ -248,6 +248,15 @@ impl Process {
 
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
+    }
+
+    /// Waits until it refuses new turns.
+    pub async fn drains(&self) {
+        until("the readiness page to say that it drains", async || {
+            let ready = self.get("/ready").await;
+            (ready.status() == 503).then_some(())
+        })
+        .await;
     }
 
     /// Waits for its end and for the last of its lines.

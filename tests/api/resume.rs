@@ -6,8 +6,11 @@ use crate::helpers::{Socket, TestApp, within};
 
 mod again;
 mod browser;
+mod cuts;
 pub mod event_source;
 mod killed;
+mod one_order;
+mod resets;
 mod sockets;
 mod storms;
 mod streams;
@@ -30,22 +33,23 @@ async fn resumed(app: &TestApp, conversation: &str, has: &[(&str, &Value)]) -> (
     (socket, resumed)
 }
 
-/// Reads until so many bytes of reply text have come.
-async fn until_text(socket: &mut Socket, bytes: usize) -> Vec<Value> {
-    let mut messages = Vec::new();
-    while content_of(&messages).len() < bytes {
-        messages.push(socket.next().await);
+/// Events without their places, and with the texts in a row joined: how text is cut is nobody's
+/// promise.
+fn joined(events: &[Value]) -> Vec<Value> {
+    let mut joined: Vec<Value> = Vec::new();
+    for event in events {
+        let mut event = event.clone();
+        event.as_object_mut().unwrap().remove("cursor");
+        let is_text = event["type"] == "chunk" || event["type"] == "reasoning";
+        match joined.last_mut() {
+            Some(last) if is_text && last["type"] == event["type"] => {
+                let text = |event: &Value| event["content"].as_str().unwrap().to_owned();
+                last["content"] = (text(last) + &text(&event)).into();
+            }
+            _ => joined.push(event),
+        }
     }
-    messages
-}
-
-/// The text of the chunks among these messages.
-fn content_of(messages: &[Value]) -> String {
-    messages
-        .iter()
-        .filter(|message| message["type"] == "chunk")
-        .map(|chunk| chunk["content"].as_str().unwrap())
-        .collect()
+    joined
 }
 
 /// A conversation as a client puts it together from what it is told.
@@ -227,4 +231,18 @@ async fn take_until_the_end(socket: &mut Socket, picture: &mut Picture) -> Vec<V
         picture.take(message);
     }
     told
+}
+
+/// Writes the file of a conversation of another server: `message 0` is its user's.
+fn long_document(data: &std::path::Path, messages: usize) {
+    let said = |number: usize| {
+        let role = ["user", "assistant"][number % 2];
+        json!({"role": role, "content": format!("message {number}"),
+            "timestamp": "2025-01-01T00:00:00"})
+    };
+    let document = json!({"id": "c1", "created_at": "2025-01-01T00:00:00",
+        "updated_at": "2025-01-01T00:00:00", "messages": (0..messages).map(said).collect::<Vec<_>>()});
+    let folder = data.join("conversations");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("c1.json"), document.to_string()).unwrap();
 }

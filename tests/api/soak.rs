@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use self::player::{Door, Player};
 use crate::{
-    helpers::{say, within},
+    helpers::{number, say, within},
     process::{Launch, Process},
 };
 
@@ -193,13 +193,4 @@ async fn assert_no_call_is_left(simulator: &Simulator, process: &Process) {
         assert_eq!(process.get("/ready").await.status(), 200);
     })
     .await;
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}: a number")),
-    )
 }

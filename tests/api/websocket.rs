@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::helpers::{Socket, TestApp};
+use crate::helpers::{Socket, TestApp, content_of};
 
 mod added;
 mod cancelling;
@@ -58,15 +58,6 @@ async fn watching(app: &TestApp, conversation: &str) -> Socket {
 async fn assert_silent(socket: &mut Socket) {
     socket.send(json!({"type": "ping"})).await;
     assert_eq!(socket.next().await, json!({"type": "pong"}));
-}
-
-/// The text of the chunks among these messages.
-fn content_of(messages: &[Value]) -> String {
-    messages
-        .iter()
-        .filter(|message| message["type"] == "chunk")
-        .map(|chunk| chunk["content"].as_str().unwrap())
-        .collect()
 }
 
 /// The types of messages, chunks in a row told once: how text is cut is nobody's promise.

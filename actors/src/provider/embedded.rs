@@ -9,6 +9,7 @@ mod memory;
 mod phrases;
 mod request;
 mod text;
+pub mod voice;
 
 use std::{sync::Arc, time::Duration};
 

@@ -185,6 +185,21 @@ async fn more_open_turns_than_one_round_takes_get_their_ends_from_the_json_files
 }
 
 #[tokio::test]
+async fn a_turn_that_was_owed_no_reply_ends_as_what_it_is() {
+    let mut owed_nothing = begin(1);
+    if let EntryHead::TurnAccepted(accepted) = &mut owed_nothing.entries[1].head {
+        accepted.owed = Owed::Nothing;
+    }
+    let lost = Lost::after(1, vec![]).await;
+    lost.log.append(owed_nothing).await.unwrap();
+
+    lost.recover().await;
+
+    assert_eq!(lost.end_of(0).await, "interrupted");
+    assert_eq!(lost.end_of(1).await, "unanswered");
+}
+
+#[tokio::test]
 async fn a_file_that_goes_on_without_the_end_of_an_open_turn_is_no_reason_not_to_start() {
     let mut behind = begin(1);
     behind.expected_seq = 2;

@@ -1,25 +1,22 @@
 //! How long a call waits for what.
 
 use idol_actors::provider::UpstreamErrorKind;
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use tokio::time::Instant;
 
 use crate::upstream::*;
 
 #[actix::test]
 async fn comments_do_not_hold_up_the_first_token_deadline() {
-    let began = Instant::now();
     let reply = call(
         |config| config.deadlines.first_token = milliseconds(150),
         async |mut connection| {
             connection.say(STREAM).await;
-            while connection.socket.write_all(b": ping\n\n").await.is_ok() {
-                tokio::time::sleep(milliseconds(10)).await;
-            }
+            connection.say_for_ever(": ping\n\n").await;
         },
-    )
-    .await;
-    reply.failed("", &UpstreamErrorKind::Timeout, "did not begin");
-    assert!(began.elapsed() >= milliseconds(150));
+    );
+    reply
+        .await
+        .failed("", &UpstreamErrorKind::Timeout, "did not begin");
 }
 
 #[actix::test]
@@ -35,20 +32,21 @@ async fn no_answer_at_all_is_a_timeout() {
 
 #[actix::test]
 async fn silence_within_a_reply_is_a_timeout_though_comments_come() {
-    let reply = call(
-        |config| config.deadlines.silence = milliseconds(100),
-        async |mut connection| {
-            connection.say(&[STREAM, &chunk("a")].concat()).await;
-            tokio::time::sleep(milliseconds(60)).await;
-            connection.say(&chunk("b")).await;
-            while connection.socket.write_all(b":\n\n").await.is_ok() {
-                tokio::time::sleep(milliseconds(10)).await;
-            }
-        },
-    );
-    reply
-        .await
-        .failed("ab", &UpstreamErrorKind::Timeout, "silent");
+    let silence = milliseconds(500);
+    let upstream = Upstream::start().await;
+    let mut config = upstream.config();
+    config.deadlines.silence = silence;
+    let mut call = Call::start(&config).await;
+    let mut connection = upstream.accept().await;
+    connection.say(STREAM).await;
+    // Each piece puts it off.
+    let began = Instant::now();
+    while began.elapsed() < 2 * silence {
+        connection.say(&chunk("a")).await;
+        assert_eq!(call.next().await.end, None);
+    }
+    let ((), reply) = tokio::join!(connection.say_for_ever(":\n\n"), call.reply());
+    reply.failed("", &UpstreamErrorKind::Timeout, "silent");
 }
 
 #[actix::test]
@@ -57,10 +55,7 @@ async fn a_reply_that_trickles_for_ever_is_a_timeout() {
         |config| config.deadlines.whole = milliseconds(150),
         async |mut connection| {
             connection.say(&[STREAM, &chunk("a")].concat()).await;
-            let empty = chunk("");
-            while connection.socket.write_all(empty.as_bytes()).await.is_ok() {
-                tokio::time::sleep(milliseconds(10)).await;
-            }
+            connection.say_for_ever(&chunk("")).await;
         },
     );
     reply
@@ -74,8 +69,7 @@ async fn a_reply_that_floods_for_ever_is_a_timeout() {
         |config| config.deadlines.whole = milliseconds(150),
         async |mut connection| {
             connection.say(&[STREAM, &chunk("a")].concat()).await;
-            let empty = chunk("").repeat(1000);
-            while connection.socket.write_all(empty.as_bytes()).await.is_ok() {}
+            connection.say_for_ever(&chunk("").repeat(1000)).await;
         },
     );
     reply

@@ -9,8 +9,8 @@ use idol_actors::{
     provider::{Delta, Generate, Progress, openrouter::OpenRouter},
 };
 use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
+    sync::{Semaphore, mpsc},
+    time::timeout,
 };
 
 use crate::upstream::*;
@@ -30,10 +30,8 @@ async fn dropping_the_guard_closes_the_connection_and_sends_nothing_more() {
         if said.contains("data") {
             call.next().await;
         }
-        let began = Instant::now();
         drop(call.guard);
         connection.closed().await;
-        assert!(began.elapsed() < milliseconds(500), "{:?}", began.elapsed());
         assert!(call.messages.try_recv().is_err());
     }
 }
@@ -59,8 +57,11 @@ async fn when_nobody_listens_the_connection_is_closed() {
     connection.closed().await;
 }
 
-/// Takes one message at a time, and its time for each.
-struct SlowListener(mpsc::UnboundedSender<Progress>);
+/// Takes one message at a time, and takes each when it may.
+struct SlowListener {
+    messages: mpsc::UnboundedSender<Progress>,
+    may: Arc<Semaphore>,
+}
 
 impl Actor for SlowListener {
     type Context = Context<Self>;
@@ -75,9 +76,12 @@ impl Handler<Progress> for SlowListener {
 
     fn handle(&mut self, progress: Progress, _: &mut Context<Self>) -> Self::Result {
         use actix::{ActorFutureExt as _, WrapFuture as _};
-        self.0.send(progress).unwrap();
-        let pause = tokio::time::sleep(milliseconds(5));
-        actix::AtomicResponse::new(Box::pin(pause.into_actor(self).map(|(), _, _| ())))
+        let may = self.may.clone();
+        let taking = async move { may.acquire().await.unwrap().forget() };
+        let taken = taking.into_actor(self).map(move |(), act, _| {
+            act.messages.send(progress).unwrap();
+        });
+        actix::AtomicResponse::new(Box::pin(taken))
     }
 }
 
@@ -88,38 +92,39 @@ async fn a_slow_listener_gets_everything_in_order() {
         .unwrap()
         .start();
     let (sender, mut messages) = mpsc::unbounded_channel();
+    let may = Arc::new(Semaphore::new(0));
+    let listener = SlowListener {
+        messages: sender,
+        may: may.clone(),
+    };
     let generate = Generate {
         turn: TurnId::now(),
         body: Bytes::from_static(b"{}").into(),
         models: Vec::new(),
-        reply_to: SlowListener(sender).start().recipient(),
+        reply_to: listener.start().recipient(),
     };
     let _guard = provider.send(generate).await.unwrap();
     let mut connection = upstream.accept().await;
-    let serve = async move {
-        connection.say(STREAM).await;
-        for number in 0..200 {
-            connection.say(&chunk(&format!("{number} "))).await;
-            tokio::task::yield_now().await;
-        }
-        connection.say(&[&finish("stop"), DONE].concat()).await;
-    };
-    let listen = async {
-        let (mut text, mut count) = (String::new(), 0);
-        loop {
-            let progress = timeout(PATIENCE, messages.recv()).await.unwrap().unwrap();
-            count += 1;
-            for delta in progress.deltas {
-                if let Delta::Text(piece) = delta {
-                    text.push_str(piece.as_escaped());
-                }
-            }
-            if let Some(end) = progress.end {
-                break (text, count, end);
+    connection.say(STREAM).await;
+    for number in 0..200 {
+        connection.say(&chunk(&format!("{number} "))).await;
+        tokio::task::yield_now().await;
+    }
+    connection.say(&[&finish("stop"), DONE].concat()).await;
+    may.add_permits(200);
+    let (mut text, mut count) = (String::new(), 0);
+    let end = loop {
+        let progress = timeout(PATIENCE, messages.recv()).await.unwrap().unwrap();
+        count += 1;
+        for delta in progress.deltas {
+            if let Delta::Text(piece) = delta {
+                text.push_str(piece.as_escaped());
             }
         }
+        if let Some(end) = progress.end {
+            break end;
+        }
     };
-    let ((), (text, count, end)) = tokio::join!(serve, listen);
     let expected: String = (0..200).map(|number| format!("{number} ")).collect();
     assert_eq!((text, end), (expected, Ok(())));
     assert!(count < 200, "what came meanwhile is joined: {count}");

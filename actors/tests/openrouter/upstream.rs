@@ -122,6 +122,18 @@ impl Connection {
         self.socket.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// Says the same again and again, until the client closes.
+    pub(crate) async fn say_for_ever(mut self, text: &str) {
+        let saying = async {
+            while self.socket.write_all(text.as_bytes()).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, saying)
+            .await
+            .expect("the connection stays open");
+    }
+
     /// Waits until the client closes.
     pub(crate) async fn closed(mut self) {
         let closing = async {

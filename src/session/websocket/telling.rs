@@ -156,14 +156,9 @@ impl WsSession {
         match &event.body {
             EventBody::Received(received) => match whose {
                 Whose::Own(id) | Whose::OwnBeside(id) => {
-                    let (turn, id) = (event.turn, id.as_deref());
-                    let spelled = &named.spelled;
-                    if let Some(replacing) = received.replacing {
-                        ctx.text(socket::history_truncated(spelled, turn, replacing, None));
-                    }
-                    let (message, place) = (received.message, (!beside).then_some(event.cursor));
-                    let text = socket::message_received(spelled, turn, message, id, place);
-                    ctx.text(text);
+                    let (spelled, id) = (&named.spelled, id.as_deref());
+                    let told = socket::received_of_own(spelled, event, received, id, timestamps);
+                    told.into_iter().for_each(|text| ctx.text(placed(text)));
                 }
                 Whose::Others => {
                     let told =
@@ -286,7 +281,7 @@ impl WsSession {
         self.book.borrow_mut().expect(number, Given::Nothing);
         let listener = self.listener(number, 0, ctx);
         let conversation = self.handle_of(&named);
-        let resume = async move { conversation.resume(command, listener).await };
+        let resume = async move { conversation.go_on(command, listener).await };
         ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
             let watches = act.watched.iter().any(|it| it.attachment == number);
             match resumed {

@@ -482,7 +482,7 @@ fn spoken_of(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Option<SpokenRe
         true => Carriage::Binary,
         false => Carriage::Text,
     };
-    if voice.format.header_bytes() > 0 {
+    if !voice.format.is_for_streams() {
         // A stream cannot begin with its length.
         let msg = "Input should be a format that can be streamed: mp3, pcm, ulaw, alaw or opus";
         inner.wrong("format", "value_error", msg);

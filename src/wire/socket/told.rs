@@ -59,7 +59,7 @@ pub fn message_received(
 
 /// `history_truncated`: what follows a message is about to be replaced.
 #[must_use]
-pub fn history_truncated(
+fn history_truncated(
     spelled: &str,
     turn: TurnId,
     replacing: Replacing,
@@ -108,6 +108,34 @@ pub fn received_of_others(
         let frame = user_message(spelled, event.turn, message, key, cursor, timestamps);
         frames.push((cursor, frame));
     }
+    frames
+}
+
+/// That what a client said is in the log, and what it replaces. Before it stand messages that the
+/// replaced turn had, if that one is not told any more.
+#[must_use]
+pub fn received_of_own(
+    spelled: &str,
+    event: &Event,
+    received: &Received,
+    client_message_id: Option<&str>,
+    timestamps: Timestamps,
+) -> Vec<String> {
+    let others = received_of_others(spelled, event, received, timestamps);
+    let before = others.into_iter().take(received.before.len());
+    let mut frames: Vec<_> = before.map(|(_, frame)| frame).collect();
+    let turn = event.turn;
+    if let Some(replacing) = received.replacing {
+        frames.push(history_truncated(spelled, turn, replacing, None));
+    }
+    let (message, place) = (received.message, Some(event.cursor));
+    frames.push(message_received(
+        spelled,
+        turn,
+        message,
+        client_message_id,
+        place,
+    ));
     frames
 }
 
@@ -324,6 +352,38 @@ mod tests {
         let bare = r#"{"content":",\"cursor\":\"x\"}"}"#;
         assert_eq!(unplaced(frame.to_owned()), bare);
         assert_eq!(unplaced(r#"{"a":1}"#.to_owned()), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn who_asked_for_a_reply_anew_is_told_what_it_answers_if_the_turn_before_is_gone() {
+        let stored = |text: &str| {
+            let fragment = format!(
+                r#"{{"role":"user","content":"{text}","timestamp":"2026-01-01T00:00:00.000000Z"}}"#
+            );
+            StoredMessage::from_fragment(fragment.into()).unwrap()
+        };
+        let received = Received {
+            before: vec![stored("asked")],
+            messages: Vec::new(),
+            message: Some(MessageId::now()),
+            key: None,
+            replacing: None,
+            told: 0,
+        };
+        let body = EventBody::Received(received.clone());
+        let event = Event::new(TurnId::now(), MessageId::now(), Cursor::START, body);
+
+        let frames = received_of_own("c1", &event, &received, Some("key"), Timestamps::Utc);
+
+        let frames: Vec<serde_json::Value> = frames
+            .iter()
+            .map(|frame| serde_json::from_str(frame).unwrap())
+            .collect();
+        assert_eq!(frames[0]["type"], "user_message");
+        assert_eq!(frames[0]["content"], "asked");
+        assert_eq!(frames[1]["type"], "message_received");
+        assert_eq!(frames[1]["client_message_id"], "key");
+        assert_eq!(frames.len(), 2);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Messages that are kept without a reply.
 
 use idol_actors::{
-    conversation::command::{At, RequestKey, StartTurn, Took},
+    conversation::{
+        command::{At, RequestKey, StartTurn, Took},
+        event::EventBody,
+    },
     error::EngineError,
     id::MessageId,
     shared::Failpoint,
@@ -17,8 +20,8 @@ use crate::{
 };
 
 fn contents(messages: &[Value]) -> Vec<&str> {
-    let text = |message: &Value| message["content"].as_str();
-    messages.iter().map(|it| text(it).unwrap()).collect()
+    let text = messages.iter().map(|it| it["content"].as_str());
+    text.map(Option::unwrap).collect()
 }
 
 /// The texts of the document.
@@ -94,7 +97,8 @@ async fn it_keeps_its_place_among_turns_that_run_and_wait() {
 
 #[actix::test]
 async fn watchers_are_told_the_message_and_an_end_without_a_reply() {
-    let app = TestApp::start().await;
+    let data = tempfile::tempdir().unwrap();
+    let app = Setup::new().data_dir(data.path()).start().await;
     let mut watcher = app.socket().await;
     let watch = json!({"type": "start_conversation", "conversation_id": ID,
         "character_id": "nova", "watch": true});
@@ -110,31 +114,21 @@ async fn watchers_are_told_the_message_and_an_end_without_a_reply() {
     assert_eq!(told[1]["finish_reason"], "unanswered");
     assert!(told[1].get("message_id").is_none());
     // Whoever has seen the message alone, or all, goes on from there; also when it is told anew.
-    let app = restarted(app).await;
+    app.stop().await;
+    let app = Setup::new().data_dir(data.path()).start().await;
     for (cursor, missed) in [
-        (&told[0]["cursor"], &["response_complete", "resumed"][..]),
-        (&told[1]["cursor"], &["resumed"]),
+        (&told[0]["cursor"], &["response_complete", "pong"][..]),
+        (&told[1]["cursor"], &["pong"]),
     ] {
         let mut socket = app.socket().await;
         let resume = json!({"type": "resume", "conversation_id": ID, "cursor": cursor});
         socket.send(resume).await;
-        let told = socket.until("resumed").await;
-        assert_eq!(types(&told), missed);
-        assert_eq!(told.last().unwrap()["messages"], json!([]));
+        let resumed = socket.next().await;
+        assert_eq!(resumed["type"], "resumed");
+        assert_eq!(resumed["messages"], json!([]));
+        socket.send(json!({"type": "ping"})).await;
+        assert_eq!(types(&socket.until("pong").await), missed);
     }
-}
-
-/// The same data, served anew.
-async fn restarted(app: TestApp) -> TestApp {
-    let kept = tempfile::tempdir().unwrap().keep();
-    let data = app.data_dir();
-    let copied = tokio::process::Command::new("cp")
-        .args(["-r".as_ref(), data.as_os_str(), kept.as_os_str()])
-        .status();
-    assert!(within("a copy", copied).await.unwrap().success());
-    app.stop().await;
-    let name = data.file_name().unwrap();
-    Setup::new().data_dir(kept.join(name)).start().await
 }
 
 #[actix::test]
@@ -182,16 +176,17 @@ async fn one_that_waited_when_its_actor_died_is_over_all_the_same() {
     let gate = app.simulator.gate();
     app.simulator
         .script(Script::new().text("one two").hold_at(1, &gate));
-    let _runs = start(&app, saying("first")).await;
-    gate.reached(1, DEADLINE).await.unwrap();
+    let mut runs = start(&app, saying("first")).await;
+    while !matches!(runs.next().await.body, EventBody::Text { .. }) {}
     let command = StartTurn {
         key: Some(RequestKey::new("a key of this request".into(), b"body")),
         ..keeping("kept")
     };
     let _waits = start(&app, command.clone()).await;
+    let pieces = watch.count(Failpoint::Progress, ID);
     watch.panic_at(Failpoint::Progress, ID, 1);
     gate.open();
-    watch.reached(Failpoint::Committed, ID, 3).await;
+    watch.reached(Failpoint::Progress, ID, pieces + 1).await;
 
     let mut again = start(&app, command).await;
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::client::{Client, End, Request};
+use super::client::{Client, End, Request, What};
 
 /// Compares a conversation's document with all that its clients were told.
 pub fn document(id: &str, document: &Value, clients: &[Client]) {
@@ -19,11 +19,26 @@ pub fn document(id: &str, document: &Value, clients: &[Client]) {
     for client in clients.iter().filter(|it| it.conversation == id) {
         let mut last = None;
         for request in &client.requests {
-            for position in positions(id, messages, request) {
-                assert!(last < Some(position), "{id}: order of {request:?}");
-                last = Some(position);
-                known.insert(position);
+            let places = places(id, messages, request);
+            if let Some(said) = places.said {
+                let behind = match request.what {
+                    What::Reply => last < Some(said),
+                    // The message of the request before it, which has been answered.
+                    What::Another => last > Some(said),
+                };
+                assert!(behind, "{id}: order of {request:?}");
+                last = last.max(Some(said));
             }
+            if let Some(reply) = places.reply {
+                // One that took another's place stands there.
+                let behind = match request.what {
+                    What::Reply => last < Some(reply),
+                    What::Another => last == Some(reply),
+                };
+                assert!(behind, "{id}: order of {request:?}");
+                last = Some(reply);
+            }
+            known.extend([places.said, places.reply].into_iter().flatten());
         }
     }
     let strange = (0..messages.len()).find(|it| !known.contains(it));
@@ -46,8 +61,14 @@ fn assert_valid(id: &str, messages: &[Value]) {
     }
 }
 
-/// Where a request's message and its reply are, if they are; fails unless they are as they must be.
-fn positions(id: &str, messages: &[Value], request: &Request) -> Vec<usize> {
+/// Where the message that a request is about and the reply are, if they are.
+struct Places {
+    said: Option<usize>,
+    reply: Option<usize>,
+}
+
+/// Fails unless they are as they must be.
+fn places(id: &str, messages: &[Value], request: &Request) -> Places {
     let told = &request.told;
     let said: Vec<usize> = (0..messages.len())
         .filter(|it| messages[*it]["role"] == "user" && messages[*it]["content"] == request.text)
@@ -55,26 +76,59 @@ fn positions(id: &str, messages: &[Value], request: &Request) -> Vec<usize> {
     assert!(said.len() <= 1, "{id}: said twice: {request:?}");
     let Some(&said) = said.first() else {
         assert!(told.received.is_none(), "{id}: lost: {request:?}");
-        return vec![];
+        return Places {
+            said: None,
+            reply: None,
+        };
     };
-    let turn = &messages[said]["turn_id"];
-    if let Some(received) = &told.received {
-        assert_eq!(*turn, received.turn, "{id}: {request:?}");
-        if let Some(message) = &received.message {
-            assert_eq!(messages[said]["id"], *message, "{id}: {request:?}");
-        }
+    if let Some(message) = told.received.as_ref().and_then(|it| it.message.as_ref()) {
+        assert_eq!(messages[said]["id"], *message, "{id}: {request:?}");
     }
-    let replies: Vec<usize> = (0..messages.len())
-        .filter(|it| messages[*it]["role"] == "assistant" && messages[*it]["turn_id"] == *turn)
-        .collect();
+    let turn = match (request.what, &told.received) {
+        (What::Reply, received) => {
+            let turn = &messages[said]["turn_id"];
+            if let Some(received) = received {
+                assert_eq!(*turn, received.turn, "{id}: {request:?}");
+            }
+            Some(turn.clone())
+        }
+        (What::Another, received) => received.as_ref().map(|it| it.turn.as_str().into()),
+    };
+    let replies = replies(messages, request, turn.as_ref());
     assert!(replies.len() <= 1, "{id}: answered twice: {request:?}");
-    let Some(&reply) = replies.first() else {
+    let Some((reply, message)) = replies.first() else {
         assert_eq!(told.end, None, "{id}: a reply is lost: {request:?}");
         assert_eq!(told.kept, "", "{id}: seen text is lost: {request:?}");
-        return vec![said];
+        return Places {
+            said: Some(said),
+            reply: None,
+        };
     };
-    assert_reply(id, &messages[reply], request);
-    vec![said, reply]
+    assert_reply(id, message, request);
+    Places {
+        said: Some(said),
+        reply: Some(*reply),
+    }
+}
+
+/// The replies of a turn, shown or replaced, and where they, or what replaced them, stand. A turn
+/// that the client was not told of has those that the upstream was asked for in its name.
+fn replies<'a>(
+    messages: &'a [Value],
+    request: &Request,
+    turn: Option<&Value>,
+) -> Vec<(usize, &'a Value)> {
+    let is_its = |it: &Value| match turn {
+        Some(turn) => it["turn_id"] == *turn,
+        None => it["model"] == request.model.as_str(),
+    };
+    let all = messages.iter().enumerate().flat_map(|(place, message)| {
+        let replaced = message["alternatives"].as_array().into_iter().flatten();
+        let versions = replaced.chain([message]);
+        versions.map(move |version| (place, version))
+    });
+    all.filter(|(_, it)| it["role"] == "assistant" && is_its(it))
+        .collect()
 }
 
 fn assert_reply(id: &str, reply: &Value, request: &Request) {
@@ -113,6 +167,8 @@ pub struct Seen {
     cut: usize,
     /// Those among them whose text had been seen long enough to be kept.
     kept: usize,
+    /// Replies among those told to their end that took the place of another.
+    replaced: usize,
     by_reason: HashMap<String, usize>,
 }
 
@@ -121,11 +177,12 @@ impl Seen {
     pub fn count(&mut self, clients: &mut [Client], killed: Instant, seen_before: Duration) {
         let by = killed.checked_sub(seen_before).unwrap();
         self.by_reason.clear();
-        self.ended = 0;
+        (self.ended, self.replaced) = (0, 0);
         for request in clients.iter_mut().flat_map(|it| &mut it.requests) {
             match &request.told.end {
                 Some(end) => {
                     self.ended += 1;
+                    self.replaced += usize::from(request.what == What::Another);
                     *self.by_reason.entry(end.finish_reason.clone()).or_default() += 1;
                 }
                 None => {
@@ -145,6 +202,7 @@ impl Seen {
     /// Fails if something was never there to be lost.
     pub fn assert_some_of_each(&self, rounds: usize) {
         assert!(self.ended > 0 && self.cut > 0, "{self}");
+        assert!(self.replaced > 0, "{self}");
         assert!(rounds < super::LONG_ROUND || self.kept > 0, "{self}");
     }
 }
@@ -152,11 +210,15 @@ impl Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            ended, cut, kept, ..
+            ended,
+            cut,
+            kept,
+            replaced,
+            ..
         } = self;
         write!(
             f,
-            "{ended} replies told to their end ({:?}), {cut} cut by kills, {kept} of them with text that had to be kept",
+            "{ended} replies told to their end ({:?}; {replaced} in the place of another), {cut} cut by kills, {kept} of them with text that had to be kept",
             self.by_reason
         )
     }

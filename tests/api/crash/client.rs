@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use futures::SinkExt as _;
 use idol_simulator::reply_text;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::helpers::{Events, Socket, client as http, within};
 
@@ -18,6 +16,16 @@ pub enum Door {
     Stream,
     /// `POST /chat`.
     Whole,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// One reply to each message.
+    Once,
+    /// Now and then another one, which takes the place of the last. It has its conversation for
+    /// itself: so it knows which that is.
+    AgainNowAndThen,
 }
 
 /// How long a client goes on.
@@ -33,11 +41,22 @@ pub enum Going {
 #[derive(Debug)]
 pub struct Request {
     pub key: String,
+    pub what: What,
+    /// The message that is to be answered.
     pub text: String,
     pub model: String,
     /// What the upstream would say, all of it.
     pub whole: String,
     pub told: Told,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// A reply to a message.
+    Reply,
+    /// Another reply to the last message.
+    Another,
 }
 
 /// What a client was told about its request, the last time it sent it.
@@ -71,6 +90,7 @@ pub struct Client {
     pub number: usize,
     pub conversation: String,
     door: Door,
+    asks: Asks,
     random: fastrand::Rng,
     pub requests: Vec<Request>,
     /// A socket was told `conversation_started`.
@@ -78,11 +98,12 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize, conversation: String, door: Door, seed: u64) -> Self {
+    pub fn new(number: usize, conversation: String, door: Door, asks: Asks, seed: u64) -> Self {
         Self {
             number,
             conversation,
             door,
+            asks,
             random: fastrand::Rng::with_seed(seed),
             requests: Vec::new(),
             started: false,
@@ -132,9 +153,19 @@ impl Client {
             9 => (1_500, ",batch=50,gap=1"),
             _ => (8, ""),
         };
+        let last = self.requests.last().map(|it| it.text.clone());
+        let again = self.asks == Asks::AgainNowAndThen && self.random.u8(..3) == 0;
+        let (what, text) = match last.filter(|_| again) {
+            Some(last) => (What::Another, last),
+            None => {
+                let text = format!("client {client} says {ordinal}: \"{seed}\"\n—");
+                (What::Reply, text)
+            }
+        };
         Request {
             key: format!("key-of-client-{client}-request-{ordinal}"),
-            text: format!("client {client} says {ordinal}: \"{seed}\"\n—"),
+            what,
+            text,
             model: format!("sim/tokens={tokens},seed={seed}{pace}"),
             whole: reply_text(seed.into(), tokens),
             told: Told::default(),
@@ -144,7 +175,7 @@ impl Client {
     async fn over_http(&mut self, address: SocketAddr, going: Going) -> Result<(), Cut> {
         let http = http();
         while let Some(index) = self.next(going) {
-            let (path, body) = (self.path(), self.body(index));
+            let (path, body) = (self.path(index), self.body(index));
             let sent = http
                 .post(format!("http://{address}{path}"))
                 .header("Idempotency-Key", &self.requests[index].key)
@@ -153,7 +184,7 @@ impl Client {
             let told = self.tell_anew(index);
             let response = within("an answer", sent).await.map_err(|_gone| Cut)?;
             let status = response.status();
-            match path {
+            match path.as_str() {
                 "/chat" => {
                     let text = within("an answer's body", response.text()).await;
                     let text = text.map_err(|_gone| Cut)?;
@@ -175,15 +206,19 @@ impl Client {
         Ok(())
     }
 
-    fn path(&self) -> &'static str {
-        match self.door {
-            Door::Whole => "/chat",
-            Door::Stream | Door::Socket => "/chat/stream",
+    fn path(&self, index: usize) -> String {
+        match (self.requests[index].what, self.door) {
+            (What::Another, _) => format!("/conversation/{}/regenerate", self.conversation),
+            (What::Reply, Door::Whole) => "/chat".to_owned(),
+            (What::Reply, Door::Stream | Door::Socket) => "/chat/stream".to_owned(),
         }
     }
 
     fn body(&self, index: usize) -> Value {
         let request = &self.requests[index];
+        if request.what == What::Another {
+            return json!({"model": request.model});
+        }
         json!({
             "conversation_id": self.conversation,
             "model": request.model,
@@ -201,17 +236,20 @@ impl Client {
         let mut socket = Socket::try_connect(address).await.ok_or(Cut)?;
         let start = json!({"type": "start_conversation", "conversation_id": self.conversation,
             "character_id": "nova"});
-        send(&mut socket, start).await?;
+        socket.try_send(start).await.ok_or(Cut)?;
         let started = socket.next_or_close().await.map_err(|_gone| Cut)?;
         assert_eq!(started["type"], "conversation_started", "{started}");
         self.started = true;
         while let Some(index) = self.next(going) {
             let request = &self.requests[index];
-            let message = json!({"type": "message", "conversation_id": self.conversation,
-                "message": request.text, "model": request.model,
-                "client_message_id": request.key});
+            let mut message = json!({"type": "regenerate", "conversation_id": self.conversation,
+                "model": request.model, "client_message_id": request.key});
+            if request.what == What::Reply {
+                message["type"] = "message".into();
+                message["message"] = request.text.as_str().into();
+            }
             let told = self.tell_anew(index);
-            send(&mut socket, message).await?;
+            socket.try_send(message).await.ok_or(Cut)?;
             while told.end.is_none() {
                 let message = socket.next_or_close().await.map_err(|_gone| Cut)?;
                 told.message(&message);
@@ -219,11 +257,6 @@ impl Client {
         }
         Ok(())
     }
-}
-
-async fn send(socket: &mut Socket, message: Value) -> Result<(), Cut> {
-    let sent = socket.stream.send(Message::text(message.to_string()));
-    within("sending a frame", sent).await.map_err(|_gone| Cut)
 }
 
 fn text_in(value: &Value) -> String {
@@ -290,7 +323,7 @@ impl Told {
     fn message(&mut self, message: &Value) {
         match message["type"].as_str() {
             Some("message_received") => self.receive(message),
-            Some("response_start") => {}
+            Some("history_truncated" | "response_start") => {}
             Some("chunk") => {
                 let text = text_in(&message["content"]);
                 self.shown.push((Instant::now(), text));

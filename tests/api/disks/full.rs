@@ -13,17 +13,21 @@ use crate::{
     resilience::{full_disk, no_room},
 };
 
+/// Nothing looks ahead: the log itself meets the end of the disk.
+fn launch_on(disk: &Disk, simulator: &Simulator) -> Launch {
+    Launch::with(simulator)
+        .set("DATA_DIR", disk.path().join("data").to_str().unwrap())
+        .set("MIN_FREE_MB", "0")
+        .set("MIRROR_IDLE_SECS", "3600")
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_turns_holds_the_end_of_one_and_serves_again_once_there_is_room() {
     let Some(disk) = Disk::mount(16) else {
         return full_disk::refuses_turns_cancels_their_calls_and_leaves_everything_readable().await;
     };
     let simulator = Simulator::start().unwrap();
-    let launch = Launch::with(&simulator)
-        .set("DATA_DIR", disk.path().join("data").to_str().unwrap())
-        // Nothing looks ahead: the log itself meets the end of the disk.
-        .set("MIN_FREE_MB", "0")
-        .set("MIRROR_IDLE_SECS", "3600");
+    let launch = launch_on(&disk, &simulator);
     let process = launch.start().await;
     process.chat("early", "I am Alice").await;
     let gate = simulator.gate();
@@ -124,10 +128,7 @@ async fn a_start_on_a_disk_that_is_full_reads_and_serves_again_once_there_is_roo
         return no_room::reads_and_serves_again_by_itself(Placement::Engine(2)).await;
     };
     let simulator = Simulator::start().unwrap();
-    let launch = Launch::with(&simulator)
-        .set("DATA_DIR", disk.path().join("data").to_str().unwrap())
-        .set("MIN_FREE_MB", "0")
-        .set("MIRROR_IDLE_SECS", "3600");
+    let launch = launch_on(&disk, &simulator);
     let process = launch.start().await;
     process.chat("early", "I am Alice").await;
     let gate = simulator.gate();

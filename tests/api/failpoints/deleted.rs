@@ -75,19 +75,29 @@ async fn a_deletion_that_never_came_to_the_log_leaves_everything() {
     nothing_is_left(&mortal).await;
 }
 
-#[tokio::test]
-async fn a_death_between_the_removal_of_files_and_its_record_leaves_none() {
-    let simulator = Simulator::start().unwrap();
-    let mut mortal = mortal(&simulator).await;
+/// The conversation is deleted; its server dies once its files are removed, as it stops.
+async fn deleted_to_die_over_it(simulator: &Simulator) -> (Mortal, Process) {
+    let mut mortal = mortal(simulator).await;
     let files = Files::of(&mortal.launch);
     // What was set aside is of the conversation, too.
     fs::write(files.0.join("c1.edited-earlier.json"), "a secret").unwrap();
-    let mut process = mortal.start_to_die_at(Place::Mirror("FilesRemoved")).await;
+    let process = mortal.start_to_die_at(Place::Mirror("FilesRemoved")).await;
     assert_eq!(deleted(&process).await.unwrap(), 204);
+    (mortal, process)
+}
+
+async fn dies_over_it(mortal: &Mortal, mut process: Process) {
     process.http = client();
     process.signal("TERM");
     death(&mut process).await;
-    assert_eq!(files.names(), [] as [&str; 0]);
+    assert_eq!(Files::of(&mortal.launch).names(), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_death_between_the_removal_of_files_and_its_record_leaves_none() {
+    let simulator = Simulator::start().unwrap();
+    let (mortal, process) = deleted_to_die_over_it(&simulator).await;
+    dies_over_it(&mortal, process).await;
 
     nothing_is_left(&mortal).await;
 }
@@ -95,22 +105,16 @@ async fn a_death_between_the_removal_of_files_and_its_record_leaves_none() {
 #[tokio::test]
 async fn a_death_while_an_earlier_life_is_cleaned_up_leaves_this_one() {
     let simulator = Simulator::start().unwrap();
-    let mut mortal = mortal(&simulator).await;
-    let files = Files::of(&mortal.launch);
-    fs::write(files.0.join("c1.edited-earlier.json"), "a secret").unwrap();
-    let mut process = mortal.start_to_die_at(Place::Mirror("FilesRemoved")).await;
-    assert_eq!(deleted(&process).await.unwrap(), 204);
+    let (mortal, process) = deleted_to_die_over_it(&simulator).await;
     process.chat(ID, "anew").await;
     let said = process.said(ID).await;
-    process.http = client();
-    process.signal("TERM");
-    death(&mut process).await;
-    assert_eq!(files.names(), [] as [&str; 0]);
+    dies_over_it(&mortal, process).await;
 
     let process = mortal.start().await;
 
     assert_eq!(process.said(ID).await, said);
     process.stop().await;
+    let files = Files::of(&mortal.launch);
     assert_eq!(files.names(), ["c1.json"]);
     assert_eq!(files.document().unwrap()["messages"][0]["content"], "anew");
 }

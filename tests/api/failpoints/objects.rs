@@ -1,6 +1,9 @@
 //! Deaths while the copy in Supabase is written.
 
-use idol_simulator::Simulator;
+use idol_simulator::{
+    Simulator,
+    supabase::{Error, Fault, Target},
+};
 
 use super::{ID, Mortal, Place, death};
 use crate::{
@@ -63,6 +66,46 @@ async fn a_document_whose_upload_a_death_cut_is_uploaded_by_the_next_start() {
             [format!("{ID}.json")],
             "nothing of ours was kept aside"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_removal_for_an_id_that_lives_anew_is_finished_and_spares_the_new_life() {
+    // Behind the removal, and over the first upload of what came after it.
+    for place in ["Removed", "BeforeUpload", "UploadBegun", "Uploaded"] {
+        let remote = remote();
+        let mut mortal = mortal(&remote);
+        let process = mortal.start().await;
+        process.chat(ID, "a secret").await;
+        until("the object", async || stored(&remote, ID)).await;
+        process.stop().await;
+        // What was kept aside is of the first life, too.
+        let old = stored(&remote, ID).unwrap().bytes;
+        let aside = format!("{ID}.conflict-2025-01-01T000000.000000Z.json");
+        remote.supabase().put_object(BUCKET, &aside, old);
+        let mut process = mortal.start_to_die_at(Place::Mirror(place)).await;
+        process.http = client();
+        // Supabase takes nothing until the id lives anew.
+        let outage = remote
+            .supabase()
+            .fail(Target::All, Fault::Error(Error::SlowDown));
+        let url = process.url(&format!("/conversation/{ID}"));
+        let deleted = within("the deletion", process.http.delete(url).send()).await;
+        assert_eq!(deleted.unwrap().status(), 204);
+        process.chat(ID, "anew").await;
+        outage.clear();
+        death(&mut process).await;
+
+        let app = next(&mortal, &remote).await;
+
+        state(&app, "the removal", |state| {
+            state.caught_up && state.deletions == 0 && state.backlog == 0
+        })
+        .await;
+        let document = same_as_file(&app, &remote, ID, 2).await;
+        assert_eq!(document["messages"][0]["content"], "anew", "{place}");
+        assert_eq!(keys(&remote), [format!("{ID}.json")], "{place}");
+        app.stop().await;
     }
 }
 

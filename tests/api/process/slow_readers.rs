@@ -1,10 +1,14 @@
 //! Clients that stop reading: they hold a place in a stream, not memory, and lose nothing.
 
-use idol_simulator::{Simulator, sized_reply_text};
+use futures::future::join_all;
+use idol_simulator::{Script, Simulator, sized_reply_text};
 use serde_json::{Value, json};
 
 use super::{Launch, Process};
-use crate::helpers::{Events, Socket, until};
+use crate::{
+    helpers::{DEADLINE, Events, Socket, client, until},
+    resume::event_source::EventSource,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -13,59 +17,125 @@ const TOKENS: usize = 256;
 const TOKEN_BYTES: usize = 64 << 10;
 const MODEL: &str = "sim/tokens=256,size=65536";
 
+/// How a client comes to its reply.
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    /// `POST /chat/stream`.
+    Stream,
+    /// A message on a socket.
+    Socket,
+    /// The same, on one that watches.
+    Watch,
+    /// `GET /conversation/{id}/events`, for a turn that another began.
+    Events,
+}
+
 /// A client that has read the beginning of its reply, and no more.
-enum Reader {
-    Sse(Events),
+struct Reader {
+    from: From,
+    /// Bytes of the reply that it has read.
+    seen: usize,
+}
+
+enum From {
+    Stream(Events),
     Socket(Box<Socket>),
+    Events(Box<EventSource>),
+}
+
+/// What it reads.
+enum Told {
+    Text(String),
+    End(Value),
 }
 
 impl Reader {
     /// Every other one is a socket.
     async fn start(process: &Process, number: usize) -> Self {
+        let doors = [Door::Stream, Door::Socket];
         let conversation = format!("slow-{number}");
-        if number.is_multiple_of(2) {
-            return Self::Sse(process.stream(&conversation, "tell me everything").await);
+        Self::through(doors[number % doors.len()], process, &conversation).await
+    }
+
+    async fn through(door: Door, process: &Process, conversation: &str) -> Self {
+        let from = match door {
+            Door::Stream => From::Stream(process.stream(conversation, "tell me everything").await),
+            Door::Socket | Door::Watch => {
+                let mut socket = process.socket().await;
+                let start = json!({
+                    "type": "start_conversation", "conversation_id": conversation,
+                    "character_id": "nova", "message": "tell me everything",
+                    "watch": matches!(door, Door::Watch),
+                });
+                socket.send(start).await;
+                socket.until("response_start").await;
+                From::Socket(Box::new(socket))
+            }
+            Door::Events => {
+                drop(process.stream(conversation, "tell me everything").await);
+                let url = process.url(&format!("/conversation/{conversation}/events"));
+                let source = EventSource::connect(&process.http, &url, None).await;
+                From::Events(Box::new(source))
+            }
+        };
+        Self { from, seen: 0 }
+    }
+
+    async fn next(&mut self) -> Told {
+        let told = match &mut self.from {
+            From::Stream(events) => {
+                let event = events.next().await.expect("a stream that ends well");
+                events.raw.clear();
+                if event["type"].is_string() {
+                    return Told::End(event);
+                }
+                let text = &event["choices"][0]["delta"]["content"];
+                return Told::Text(text.as_str().unwrap_or_default().to_owned());
+            }
+            From::Socket(socket) => socket.next().await,
+            From::Events(source) => source.next().await.expect("a stream that ends well"),
+        };
+        let text = match told["type"].as_str() {
+            Some("chunk") => told["content"].as_str(),
+            // As far as it was when the client came.
+            Some("resumed") => Some(told["turn"]["content"].as_str().unwrap_or_default()),
+            Some("response_start") => Some(""),
+            _ => None,
+        };
+        match text {
+            Some(text) => Told::Text(text.to_owned()),
+            None => Told::End(told),
         }
-        let mut socket = process.socket().await;
-        let message = json!({
-            "type": "message", "conversation_id": conversation, "message": "tell me everything",
-        });
-        socket.send(message).await;
-        socket.until("response_start").await;
-        Self::Socket(Box::new(socket))
+    }
+
+    /// Reads until so many bytes of the text have come. Fails unless it comes whole, once, in order.
+    async fn read_to(&mut self, bytes: usize, expected: &str) {
+        while self.seen < bytes {
+            match self.next().await {
+                Told::Text(text) => {
+                    let end = self.seen + text.len();
+                    assert!(
+                        expected.get(self.seen..end) == Some(&*text),
+                        "other text at {}",
+                        self.seen
+                    );
+                    self.seen = end;
+                }
+                Told::End(end) => panic!("{end} at {}", self.seen),
+            }
+        }
     }
 
     /// Reads to the end. Fails unless the text comes whole, once, in order, and ends well.
-    async fn read_all(self, expected: &str) {
-        let mut seen = 0;
-        let mut take = |text: &str| {
-            let end = seen + text.len();
-            assert!(
-                expected.get(seen..end) == Some(text),
-                "other text at {seen}"
-            );
-            seen = end;
-        };
-        let last: Value = match self {
-            Self::Sse(mut events) => loop {
-                let event = events.next().await.expect("a stream that ends well");
-                events.raw.clear();
-                if let Some(text) = event["choices"][0]["delta"]["content"].as_str() {
-                    take(text);
-                } else if event["type"].is_string() {
-                    break event;
-                }
-            },
-            Self::Socket(mut socket) => loop {
-                let message = socket.next().await;
-                if message["type"] != "chunk" {
-                    break message;
-                }
-                take(message["content"].as_str().unwrap());
-            },
+    async fn read_all(mut self, expected: &str) {
+        self.read_to(expected.len(), expected).await;
+        let last = loop {
+            match self.next().await {
+                Told::Text(text) => assert_eq!(text, "", "more than there is"),
+                Told::End(last) => break last,
+            }
         };
         assert_eq!(last["finish_reason"], "stop", "{last}");
-        assert_eq!(seen, expected.len());
     }
 }
 
@@ -100,6 +170,15 @@ async fn start(simulator: &Simulator, stall_deadline_secs: &str) -> (Launch, Pro
     // A request here lasts as long as its reader likes.
     process.http = reqwest::Client::new();
     (launch, process)
+}
+
+/// Until so many sessions were given up on.
+async fn all_detached(process: &Process, sessions: usize) {
+    until("every session to be detached", async || {
+        let stalled = metric(process, "idol_router_sessions_stalled_total").await;
+        (stalled >= sessions as u64).then_some(())
+    })
+    .await;
 }
 
 /// Until the upstream has sent everything, and the log has it.
@@ -168,11 +247,7 @@ async fn readers_that_were_detached_go_on_where_they_stopped() {
         readers.push(Reader::start(&process, number).await);
     }
 
-    until("every session to be detached", async || {
-        let stalled = metric(&process, "idol_router_sessions_stalled_total").await;
-        (stalled >= READERS as u64).then_some(())
-    })
-    .await;
+    all_detached(&process, READERS).await;
     all_ended(&process, READERS as u64).await;
 
     let expected = sized_reply_text(0, TOKENS, TOKEN_BYTES);
@@ -196,4 +271,34 @@ async fn a_turn_that_nobody_reads_ends_all_the_same() {
     let next = json!({"model": "sim/tokens=3", "conversation_id": "slow-0",
         "messages": [{"role": "user", "content": "and now?"}]});
     assert_eq!(process.post("/chat", &next).await.status(), 200);
+}
+
+#[tokio::test]
+async fn readers_that_were_detached_go_on_while_the_server_drains_and_get_the_rest() {
+    const HELD_AT: usize = TOKENS - 8;
+    let doors = [Door::Stream, Door::Socket, Door::Watch, Door::Events];
+    let simulator = Simulator::start().unwrap();
+    let (_launch, mut process) = start(&simulator, "4").await;
+    let gate = simulator.gate();
+    let mut readers = Vec::new();
+    for door in doors {
+        let script = Script::from("tokens=256,size=65536");
+        simulator.script(script.hold_at(HELD_AT, &gate));
+        let conversation = format!("{door:?}");
+        readers.push(Reader::through(door, &process, &conversation).await);
+    }
+    gate.reached(doors.len() as u64, DEADLINE).await.unwrap();
+    all_detached(&process, doors.len()).await;
+
+    process.signal("TERM");
+    process.drains().await;
+
+    let expected = sized_reply_text(0, TOKENS, TOKEN_BYTES);
+    let held_at = HELD_AT * TOKEN_BYTES;
+    let reading = readers.iter_mut().map(|it| it.read_to(held_at, &expected));
+    join_all(reading).await;
+    gate.open();
+    join_all(readers.into_iter().map(|it| it.read_all(&expected))).await;
+    process.http = client();
+    assert_eq!(process.end().await.code(), Some(0), "{}", process.stderr());
 }

@@ -3,17 +3,8 @@
 use idol_simulator::{Script, Simulator, reply_text};
 use serde_json::json;
 
-use super::{Launch, Process, assistant, signal, user};
+use super::{Launch, assistant, signal, user};
 use crate::helpers::{DEADLINE, client, say, text_of, types, until, within};
-
-/// Waits until the process refuses new turns.
-async fn draining(process: &Process) {
-    until("the readiness page to say that it drains", async || {
-        let ready = process.get("/ready").await;
-        (ready.status() == 503).then_some(())
-    })
-    .await;
-}
 
 #[tokio::test]
 async fn a_turn_under_way_is_finished_and_new_turns_are_refused_meanwhile() {
@@ -29,7 +20,7 @@ async fn a_turn_under_way_is_finished_and_new_turns_are_refused_meanwhile() {
 
     process.signal("TERM");
 
-    draining(&process).await;
+    process.drains().await;
     for path in ["/chat", "/chat/stream"] {
         // On a connection that was open before, and on a new one.
         for http in [process.http.clone(), client()] {
@@ -132,7 +123,7 @@ async fn a_socket_gets_the_end_of_its_turn_before_it_is_told_to_go() {
     let mut idle = process.socket().await;
 
     process.signal("TERM");
-    draining(&process).await;
+    process.drains().await;
     let late = json!({"type": "start_conversation", "conversation_id": "c2",
         "character_id": "nova", "message": "I am late"});
     idle.send(late).await;

@@ -1,6 +1,7 @@
 //! A log that refuses to write: new turns are refused, and the end of a turn is held until it is there.
 
 use std::{
+    path::Path,
     pin::pin,
     sync::{
         Arc,
@@ -77,22 +78,26 @@ pub async fn refuses_turns_cancels_their_calls_and_leaves_everything_readable() 
     assert_eq!(ready.status(), 200, "a full disk is no reason to be killed");
 }
 
+/// A server that waits for no turn when it stops.
+fn hasty(directory: &Path) -> Setup {
+    let setup = Setup::new().data_dir(directory);
+    setup.set("SHUTDOWN_GRACE_SECS", "0")
+}
+
+/// With a log that has no room for a long reply.
+fn tiny(setup: Setup, watch: &Watch) -> Setup {
+    setup.tuning(|tuning| {
+        tuning.log.page_count_max = Some(40);
+        tuning.failpoints = Some(watch.failpoints());
+    })
+}
+
 #[tokio::test]
 async fn the_end_of_a_turn_that_finds_no_room_is_held_and_ended_by_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let watch = Watch::default();
-    let setup = || {
-        Setup::new()
-            .data_dir(directory.path())
-            .set("SHUTDOWN_GRACE_SECS", "0")
-    };
-    let mut app = setup()
-        .tuning(|tuning| {
-            tuning.log.page_count_max = Some(40);
-            tuning.failpoints = Some(watch.failpoints());
-        })
-        .start()
-        .await;
+    let setup = || hasty(directory.path());
+    let mut app = tiny(setup(), &watch).start().await;
     let script = Script::from("tokens=4,size=100000");
     let whole = script.expected_text().unwrap();
     app.simulator.script(script);
@@ -344,18 +349,8 @@ async fn a_deletion_behind_a_beginning_that_finds_no_room_is_answered_and_the_id
 async fn a_reply_that_finds_no_room_replaces_nothing_before_it_is_there() {
     let directory = tempfile::tempdir().unwrap();
     let watch = Watch::default();
-    let setup = || {
-        Setup::new()
-            .data_dir(directory.path())
-            .set("SHUTDOWN_GRACE_SECS", "0")
-    };
-    let mut app = setup()
-        .tuning(|tuning| {
-            tuning.log.page_count_max = Some(40);
-            tuning.failpoints = Some(watch.failpoints());
-        })
-        .start()
-        .await;
+    let setup = || hasty(directory.path());
+    let mut app = tiny(setup(), &watch).start().await;
     app.chat("c1", "I am Alice").await;
     let before = app.document("c1").await["messages"].clone();
     let script = Script::from("tokens=4,size=100000");

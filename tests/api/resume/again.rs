@@ -1,28 +1,22 @@
 //! Coming back to turns that ran again, that waited, or that ended without a word.
 
 use idol_simulator::{Script, reply_text};
+use reqwest::Response;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::{
-    Picture, assert_whole, content_of, event_source::EventSource, resume, resumed,
-    take_until_the_end, until_text,
+    Picture, assert_whole, event_source::EventSource, long_document, resume, resumed,
+    sockets::watcher, take_until_the_end,
 };
-use crate::helpers::{DEADLINE, Setup, Socket, TestApp, say, text_of, until};
+use crate::{
+    helpers::{DEADLINE, Setup, TestApp, content_of, say, text_of, until},
+    resilience::{answered, sent},
+};
 
 const KEY: &str = "a-key-of-sixteen-characters";
 
-/// A client that watches from the beginning.
-async fn watcher(app: &TestApp) -> (Socket, Picture) {
-    let mut socket = app.socket().await;
-    let start = json!({"type": "start_conversation", "conversation_id": "c1",
-        "character_id": "nova", "watch": true});
-    socket.send(start).await;
-    let mut picture = Picture::default();
-    picture.take(&socket.next().await);
-    (socket, picture)
-}
-
-async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
+pub(super) async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
     let request = app.http.post(app.url("/chat")).json(&say("c1", text));
     let answer = request.header("Idempotency-Key", KEY).send().await;
     answer.unwrap().status()
@@ -30,7 +24,7 @@ async fn keyed(app: &TestApp, text: &str) -> reqwest::StatusCode {
 
 /// A place given out at the end of a run that failed, and what was seen until there.
 async fn failed_once(app: &TestApp) -> Picture {
-    let (mut socket, mut picture) = watcher(app).await;
+    let (mut socket, mut picture) = watcher(app, "c1").await;
     app.simulator.script(Script::from("fault=status:503"));
     assert!(keyed(app, "first").await.is_server_error());
     for told in socket.until("error").await {
@@ -132,28 +126,24 @@ async fn a_repeat_that_saw_the_first_run_fail_is_told_the_second_one_whole() {
 }
 
 /// A turn that is being told, and one that waits behind it; opens the gate when it is dropped.
-async fn one_runs_and_one_waits(app: &TestApp, gate: &idol_simulator::Gate) -> Vec<Posted> {
+async fn one_runs_and_one_waits(
+    app: &TestApp,
+    gate: &idol_simulator::Gate,
+) -> Vec<JoinHandle<Response>> {
     app.simulator
         .script(Script::from("tokens=9").hold_at(4, gate));
-    let mut posted = vec![post(app, "runs")];
+    let mut posted = vec![sent(app, "/chat", say("c1", "runs"))];
     gate.reached(1, DEADLINE).await.unwrap();
     until("the conversation to be there", async || {
         (app.get("/conversation/c1").await.status() == 200).then_some(())
     })
     .await;
-    posted.push(post(app, "waits"));
+    posted.push(sent(app, "/chat", say("c1", "waits")));
     until("both messages to be there", async || {
         (app.said("c1").await.len() == 2).then_some(())
     })
     .await;
     posted
-}
-
-type Posted = tokio::task::JoinHandle<reqwest::Response>;
-
-fn post(app: &TestApp, text: &str) -> Posted {
-    let request = app.http.post(app.url("/chat")).json(&say("c1", text));
-    tokio::spawn(async move { request.send().await.unwrap() })
 }
 
 #[tokio::test]
@@ -216,7 +206,7 @@ async fn who_comes_late_is_told_the_message_of_a_turn_that_waits_to_run_again() 
     let gate = app.simulator.gate();
     app.simulator
         .script(Script::from("tokens=9").hold_at(4, &gate));
-    let runs = post(&app, "second");
+    let runs = sent(&app, "/chat", say("c1", "second"));
     gate.reached(1, DEADLINE).await.unwrap();
     // It is accepted when its answer begins.
     let request = app.http.post(app.url("/chat/stream"));
@@ -248,16 +238,7 @@ async fn who_comes_late_is_told_the_message_of_a_turn_that_waits_to_run_again() 
 #[tokio::test]
 async fn a_conversation_of_another_server_is_told_once_however_long_it_is() {
     let directory = tempfile::tempdir().unwrap();
-    let said = |number: usize| {
-        let role = ["user", "assistant"][number % 2];
-        json!({"role": role, "content": format!("message {number}"),
-            "timestamp": "2025-01-01T00:00:00"})
-    };
-    let document = json!({"id": "c1", "created_at": "2025-01-01T00:00:00",
-        "updated_at": "2025-01-01T00:00:00", "messages": (0..1_200).map(said).collect::<Vec<_>>()});
-    let folder = directory.path().join("conversations");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("c1.json"), document.to_string()).unwrap();
+    long_document(directory.path(), 1_200);
     let app = Setup::new().data_dir(directory.path()).start().await;
     let (_, told) = resumed(&app, "c1", &[]).await;
     assert_eq!(told["messages"].as_array().unwrap().len(), 100);
@@ -289,19 +270,15 @@ async fn the_end_of_a_turn_that_was_missed_is_told_also_where_it_said_nothing() 
         ("stopped-early", 0, Some(json!({}))),
     ] {
         let app = setup().start().await;
-        let mut socket = app.socket().await;
-        let start = json!({"type": "start_conversation", "conversation_id": id,
-            "character_id": "nova", "watch": true});
-        socket.send(start).await;
+        let (mut socket, _) = watcher(&app, id).await;
         let gate = app.simulator.gate();
         app.simulator
             .script(Script::from("tokens=9").hold_at(words, &gate));
-        let request = app.http.post(app.url("/chat")).json(&say(id, "hi"));
-        let answer = tokio::spawn(request.send());
+        let answer = sent(&app, "/chat", say(id, "hi"));
         let start = socket.until("response_start").await.pop().unwrap();
         let mut cursor = start["cursor"].clone();
         if words > 0 {
-            let told = until_text(&mut socket, reply_text(0, words).len()).await;
+            let told = socket.until_text(reply_text(0, words).len()).await;
             cursor = told.last().unwrap()["cursor"].clone();
         }
         drop(socket);
@@ -310,7 +287,7 @@ async fn the_end_of_a_turn_that_was_missed_is_told_also_where_it_said_nothing() 
             assert_eq!(app.post(&path, stop.clone()).await.status(), 200);
         }
         gate.open();
-        answer.await.unwrap().unwrap();
+        answered(answer).await;
         let check = async |app: &TestApp| {
             let (mut socket, told) = resumed(app, id, &[("cursor", &cursor)]).await;
             let end = socket.next().await;
@@ -351,7 +328,7 @@ async fn an_own_turn_that_was_begun_before_the_watch_has_its_places_too() {
         "client_message_id": "m-1"});
     socket.send(mine).await;
     let mut picture = Picture::default();
-    let told = until_text(&mut socket, reply_text(0, 4).len()).await;
+    let told = socket.until_text(reply_text(0, 4).len()).await;
     picture.add("user", &told[0]["message_id"], "mine");
     for told in &told[1..] {
         picture.take(told);

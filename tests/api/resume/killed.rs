@@ -3,7 +3,7 @@
 use idol_simulator::{Script, Simulator};
 use serde_json::json;
 
-use super::{Picture, event_source::EventSource, resume, until_text};
+use super::{Picture, event_source::EventSource, resume};
 use crate::{
     helpers::{DEADLINE, Socket, say},
     process::{Launch, Process},
@@ -65,7 +65,7 @@ async fn a_client_whose_server_is_killed_amid_a_reply_goes_on_with_what_survived
                 .send(),
         );
         let mut picture = Picture::default();
-        for told in until_text(&mut socket, seen_bytes).await {
+        for told in socket.until_text(seen_bytes).await {
             picture.take(&told);
         }
         gate.reached(1, DEADLINE).await.unwrap();

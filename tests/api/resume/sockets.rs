@@ -1,13 +1,18 @@
 //! `resume` over a socket.
 
-use idol_simulator::{Script, reply_text};
+use idol_simulator::{Gate, Script, reply_text};
+use reqwest::Response;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
-use super::{Picture, assert_whole, content_of, resume, resumed, take_until_the_end, until_text};
-use crate::helpers::{DEADLINE, Setup, Socket, TestApp, types};
+use super::{Picture, assert_whole, resume, resumed, take_until_the_end};
+use crate::{
+    helpers::{DEADLINE, Setup, Socket, TestApp, content_of, say, types},
+    resilience::{answered, sent},
+};
 
 /// A client that watches a conversation, and what it has.
-async fn watcher(app: &TestApp, conversation: &str) -> (Socket, Picture) {
+pub(super) async fn watcher(app: &TestApp, conversation: &str) -> (Socket, Picture) {
     let mut socket = app.socket().await;
     let start = json!({"type": "start_conversation", "conversation_id": conversation,
         "character_id": "nova", "watch": true});
@@ -33,6 +38,20 @@ async fn goes_on(app: &TestApp, conversation: &str, picture: &mut Picture) -> So
     }
 }
 
+/// A client that watches, and has been told the beginning of a reply that another asked for; the
+/// rest comes when the gate opens.
+async fn told_in_part(app: &TestApp, text: &str) -> (Socket, Picture, Gate, JoinHandle<Response>) {
+    let (mut socket, mut picture) = watcher(app, "c1").await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::from("tokens=9").hold_at(4, &gate));
+    let answer = sent(app, "/chat", say("c1", text));
+    for told in socket.until_text(reply_text(0, 4).len()).await {
+        picture.take(&told);
+    }
+    (socket, picture, gate, answer)
+}
+
 #[tokio::test]
 async fn a_client_that_drops_anywhere_in_a_turn_goes_on_at_its_byte() {
     let app = TestApp::start().await;
@@ -46,8 +65,7 @@ async fn a_client_that_drops_anywhere_in_a_turn_goes_on_at_its_byte() {
         app.simulator
             .script(gates.iter().enumerate().fold(script, hold));
         let (mut socket, mut picture) = watcher(&app, &id).await;
-        let answer = app.http.post(app.url("/chat"));
-        let answer = tokio::spawn(answer.json(&crate::helpers::say(&id, "hi")).send());
+        let answer = sent(&app, "/chat", say(&id, "hi"));
         for event in 0..cut {
             if let Some(gate) = event.checked_sub(2).and_then(|token| gates.get(token)) {
                 gate.open();
@@ -59,7 +77,7 @@ async fn a_client_that_drops_anywhere_in_a_turn_goes_on_at_its_byte() {
         let mut socket = goes_on(&app, &id, &mut picture).await;
 
         gates.iter().for_each(|gate| gate.open());
-        answer.await.unwrap().unwrap();
+        answered(answer).await;
         if picture.ended.is_empty() {
             take_until_the_end(&mut socket, &mut picture).await;
         }
@@ -80,7 +98,7 @@ async fn who_comes_late_is_brought_up_to_date_with_one_message() {
     socket
         .send(json!({"type": "message", "message": "second"}))
         .await;
-    until_text(&mut socket, reply_text(0, 4).len()).await;
+    socket.until_text(reply_text(0, 4).len()).await;
 
     let (mut late, told) = resumed(&app, "c1", &[]).await;
 
@@ -116,22 +134,10 @@ async fn what_comes_behind_a_message_is_told_and_no_more() {
 #[tokio::test]
 async fn turns_that_came_since_are_told_with_the_rest_of_the_one_that_was_seen() {
     let app = TestApp::start().await;
-    let (mut socket, mut picture) = watcher(&app, "c1").await;
-    let gate = app.simulator.gate();
-    app.simulator
-        .script(Script::from("tokens=9").hold_at(4, &gate));
-    let answer = tokio::spawn(
-        app.http
-            .post(app.url("/chat"))
-            .json(&crate::helpers::say("c1", "first"))
-            .send(),
-    );
-    for told in until_text(&mut socket, reply_text(0, 4).len()).await {
-        picture.take(&told);
-    }
+    let (socket, mut picture, gate, answer) = told_in_part(&app, "first").await;
     drop(socket);
     gate.open();
-    answer.await.unwrap().unwrap();
+    answered(answer).await;
     for text in ["second", "third"] {
         app.chat("c1", text).await;
     }
@@ -147,22 +153,10 @@ async fn after_a_restart_a_client_goes_on_in_what_the_log_has() {
     let directory = tempfile::tempdir().unwrap();
     let setup = || Setup::new().data_dir(directory.path());
     let app = setup().start().await;
-    let (mut socket, mut picture) = watcher(&app, "c1").await;
-    let gate = app.simulator.gate();
-    app.simulator
-        .script(Script::from("tokens=9").hold_at(4, &gate));
-    let answer = tokio::spawn(
-        app.http
-            .post(app.url("/chat"))
-            .json(&crate::helpers::say("c1", "first"))
-            .send(),
-    );
-    for told in until_text(&mut socket, reply_text(0, 4).len()).await {
-        picture.take(&told);
-    }
+    let (socket, mut picture, gate, answer) = told_in_part(&app, "first").await;
     drop(socket);
     gate.open();
-    answer.await.unwrap().unwrap();
+    answered(answer).await;
     app.stop().await;
     let app = setup().start().await;
 
@@ -270,7 +264,7 @@ async fn resuming_twice_tells_nothing_twice() {
     socket
         .send(json!({"type": "message", "message": "mine"}))
         .await;
-    let before = until_text(&mut socket, reply_text(0, 4).len()).await;
+    let before = socket.until_text(reply_text(0, 4).len()).await;
     assert_eq!(before[0]["type"], "message_received");
     for told in &before[1..] {
         picture.take(told);
@@ -315,7 +309,7 @@ async fn reasoning_is_told_to_who_wants_it_and_lost_to_nobody() {
             .tokens(["one ", "two ", "three"])
             .hold_at(1, &gate),
     );
-    let mut answer = app.stream(crate::helpers::say("c1", "hi")).await;
+    let mut answer = app.stream(say("c1", "hi")).await;
     answer.next().await.unwrap();
     gate.reached(1, DEADLINE).await.unwrap();
     let (mut plain, told) = resumed(&app, "c1", &[]).await;
@@ -383,21 +377,9 @@ async fn two_devices_see_the_same_events_in_the_same_order_with_the_same_cursors
 #[tokio::test]
 async fn an_own_message_that_comes_again_leads_no_client_past_what_it_watches() {
     let app = TestApp::start().await;
-    let gate = app.simulator.gate();
-    app.simulator
-        .script(Script::from("tokens=9").hold_at(4, &gate));
     let mine = json!({"type": "message", "conversation_id": "c1", "message": "mine",
         "client_message_id": "m-1"});
-    let (mut socket, mut picture) = watcher(&app, "c1").await;
-    let others = tokio::spawn(
-        app.http
-            .post(app.url("/chat"))
-            .json(&crate::helpers::say("c1", "another's"))
-            .send(),
-    );
-    for told in until_text(&mut socket, reply_text(0, 4).len()).await {
-        picture.take(&told);
-    }
+    let (mut socket, mut picture, gate, others) = told_in_part(&app, "another's").await;
     socket.send(mine.clone()).await;
     crate::helpers::until("the message to be there", async || {
         (app.said("c1").await.len() == 2).then_some(())
@@ -417,7 +399,7 @@ async fn an_own_message_that_comes_again_leads_no_client_past_what_it_watches() 
     // From where the watch was, everything else comes.
     let mut socket = goes_on(&app, "c1", &mut picture).await;
     gate.open();
-    others.await.unwrap().unwrap();
+    answered(others).await;
     while picture.ended.len() < 2 {
         take_until_the_end(&mut socket, &mut picture).await;
     }

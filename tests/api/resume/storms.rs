@@ -1,13 +1,16 @@
 //! Many clients that come back at once.
 
-use idol_simulator::{Script, Simulator};
+use std::collections::HashSet;
 
 use futures::{StreamExt, stream};
+use idol_simulator::{Script, Simulator};
+use serde_json::json;
 
-use super::{Picture, assert_whole, resume, take_until_the_end};
+use super::{Picture, assert_whole, resume, resumed, streams::events, take_until_the_end};
 use crate::{
-    helpers::{DEADLINE, SERVICE_KEY, Setup, Socket, say, until},
+    helpers::{DEADLINE, SERVICE_KEY, Setup, Socket, TestApp, say, until},
     process::Launch,
+    resilience::{Commits, answered, sent},
 };
 
 /// Sockets of one process have two ends here, so this is as many as a test may open beside others.
@@ -58,6 +61,79 @@ async fn a_storm_of_clients_that_come_back_asks_neither_the_upstream_nor_the_sto
     }
     assert_eq!(app.simulator.chat_requests().len(), 1);
     assert_eq!(remote.supabase_requests().len(), stored);
+}
+
+#[tokio::test]
+async fn all_who_come_back_while_their_conversation_is_read_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Setup::new().data_dir(directory.path()).start().await;
+    app.chat("c1", "hi").await;
+    let said = app.said("c1").await;
+    app.stop().await;
+    let commits = Commits::default();
+    let setup = Setup::new().data_dir(directory.path());
+    let app = setup
+        .tuning(|tuning| tuning.log.before_commit = Some(commits.failpoint()))
+        .start()
+        .await;
+    let clients = (0..CLIENTS).map(|_| app.socket());
+    let mut clients = futures::future::join_all(clients).await;
+    // What is read from the log waits for what is being written to it.
+    commits.hold();
+    let other = sent(&app, "/chat", say("other", "hi"));
+    commits.reached().await;
+
+    for socket in &mut clients {
+        socket.send(resume("c1", &[])).await;
+        socket.send(json!({"type": "ping"})).await;
+    }
+    // Each has been asked, and none is answered.
+    for socket in &mut clients {
+        assert_eq!(socket.next().await["type"], "pong");
+    }
+    commits.release();
+
+    for socket in &mut clients {
+        let mut picture = Picture::default();
+        picture.take(&socket.next().await);
+        assert_eq!(picture.said(), said);
+    }
+    assert_eq!(answered(other).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_asks_its_clients_to_come_back_at_different_times() {
+    // That so many are told the same of ten seconds is no chance.
+    const CLIENTS: usize = 16;
+    let app = TestApp::start().await;
+    app.chat("c1", "hi").await;
+    let (mut sockets, mut sources) = (Vec::new(), Vec::new());
+    for _ in 0..CLIENTS {
+        sockets.push(resumed(&app, "c1", &[]).await.0);
+        let mut source = events(&app, "c1", None).await;
+        source.next().await.unwrap();
+        sources.push(source);
+    }
+    let firsts: HashSet<_> = sources.iter().map(|source| source.retry).collect();
+
+    let stopping = tokio::spawn(app.stop());
+
+    let (mut waits, mut retries) = (HashSet::new(), HashSet::new());
+    for socket in &mut sockets {
+        let going = socket.next().await;
+        assert_eq!(going["type"], "going_away");
+        waits.insert(going["retry_after"].as_u64().unwrap());
+    }
+    for source in &mut sources {
+        source.retry = None;
+        assert!(source.next().await.is_none());
+        retries.insert(source.retry.expect("another wait at the end"));
+    }
+    for told in [firsts.len(), waits.len(), retries.len()] {
+        assert!(told > 1, "{firsts:?} {waits:?} {retries:?}");
+    }
+    drop((sockets, sources));
+    stopping.await.unwrap();
 }
 
 /// Clients of the storm, and the conversations that they watch.

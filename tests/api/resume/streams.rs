@@ -1,34 +1,14 @@
 //! `GET /conversation/{id}/events`, and `Last-Event-ID` on a repeated request.
 
-use std::collections::BTreeMap;
-
 use idol_simulator::{Script, reply_text};
 use serde_json::{Value, json};
 
-use super::{Picture, assert_whole, event_source::EventSource};
-use crate::helpers::{DEADLINE, Setup, TestApp, refused, say, text_of, types, until};
+use super::{Picture, again::keyed, assert_whole, cuts::parse, event_source::EventSource};
+use crate::helpers::{DEADLINE, Setup, TestApp, refused, say, text_of, until};
 
-async fn events(app: &TestApp, conversation: &str, last: Option<&str>) -> EventSource {
+pub(super) async fn events(app: &TestApp, conversation: &str, last: Option<&str>) -> EventSource {
     let url = app.url(&format!("/conversation/{conversation}/events"));
     EventSource::connect(&app.http, &url, last).await
-}
-
-/// Events without their places and with the texts of chunks in a row joined: how text is cut is
-/// nobody's promise.
-fn joined(events: &[Value]) -> Vec<Value> {
-    let mut joined: Vec<Value> = Vec::new();
-    for event in events {
-        let mut event = event.clone();
-        event.as_object_mut().unwrap().remove("cursor");
-        match joined.last_mut() {
-            Some(last) if last["type"] == "chunk" && event["type"] == "chunk" => {
-                let text = |event: &Value| event["content"].as_str().unwrap().to_owned();
-                last["content"] = (text(last) + &text(&event)).into();
-            }
-            _ => joined.push(event),
-        }
-    }
-    joined
 }
 
 #[tokio::test]
@@ -48,117 +28,6 @@ async fn a_stream_begins_with_the_conversation_as_it_stands_and_goes_on_live() {
 
     assert_whole(&app, "c1", &picture).await;
     assert_eq!(source.last_event_id.map(Value::from), picture.cursor);
-}
-
-#[tokio::test]
-async fn a_browser_that_is_cut_off_at_any_byte_misses_nothing_and_sees_nothing_twice() {
-    let directory = tempfile::tempdir().unwrap();
-    let setup = || Setup::new().data_dir(directory.path());
-    let app = setup().start().await;
-    let scripts = [
-        (
-            "text",
-            Script::new().tokens(["\"é\n", "🚀", "\\", "plain "]),
-        ),
-        (
-            "reasoning",
-            Script::from("tokens=3").reasoning(["hm ", "so"]),
-        ),
-        ("tools", Script::from("tools=1")),
-    ];
-    let mut told_in_all = Vec::new();
-    for (id, script) in scripts {
-        app.chat(id, "before").await;
-        let mut source = events(&app, id, None).await;
-        let start = source.next().await.unwrap();
-        let start = start["cursor"].as_str().unwrap().to_owned();
-        app.simulator.script(script);
-        app.chat(id, "hi").await;
-        let url = app.url(&format!("/conversation/{id}/events?reasoning=true"));
-        let body = whole_body(&app, &url, &start, 1).await;
-        let whole = parse(&body).0;
-
-        // For each byte: what was dispatched before the cut, and the id that the browser then has.
-        let mut places: BTreeMap<Option<String>, Vec<Value>> = BTreeMap::new();
-        for cut in 0..=body.len() {
-            let (seen, place) = parse(&body[..cut]);
-            let known = places.entry(place).or_insert_with(|| seen.clone());
-            assert!(seen.len() == known.len(), "an event without a place");
-        }
-        for (place, seen) in &places {
-            let last = place.as_deref().unwrap_or(&start);
-            let left = usize::from(!is_over(seen));
-            let rest = parse(&whole_body(&app, &url, last, left).await).0;
-            let again = [seen.as_slice(), &rest].concat();
-            assert!(joined(&again) == joined(&whole), "{id} from {last}");
-        }
-        assert_eq!(places.len(), whole.len() + 1, "{id}");
-        told_in_all.push((id, start, places));
-    }
-    app.stop().await;
-
-    // Reasoning is no part of the log, so of what is told from there it is none either.
-    let app = setup().start().await;
-    for (id, start, places) in &told_in_all {
-        let url = app.url(&format!("/conversation/{id}/events"));
-        for (place, seen) in places {
-            let last = place.as_deref().unwrap_or(start);
-            let mut picture = Picture::default();
-            seen.iter().for_each(|told| picture.take(told));
-            let rest = whole_body(&app, &url, last, usize::from(!is_over(seen))).await;
-            let rest = parse(&rest).0;
-            assert!(
-                rest.iter().all(|told| told["type"] != "reset"),
-                "{id} from {last}"
-            );
-            rest.iter().for_each(|told| picture.take(told));
-            let mut said = app.said(id).await.split_off(2);
-            said.retain(|(_, text)| !text.is_empty());
-            assert_eq!(picture.said(), said, "{id} from {last}");
-        }
-    }
-}
-
-fn is_over(events: &[Value]) -> bool {
-    types(events).contains(&"response_complete")
-}
-
-/// The bytes of the stream from a place on, until so many turns have ended.
-async fn whole_body(app: &TestApp, url: &str, last: &str, turns: usize) -> Vec<u8> {
-    let request = app.http.get(url).header("Last-Event-ID", last);
-    let mut response = request.send().await.unwrap();
-    let mut body = Vec::new();
-    let ended = |body: &[u8]| {
-        let events = parse(body).0;
-        types(&events)
-            .iter()
-            .filter(|it| **it == "response_complete")
-            .count()
-    };
-    while ended(&body) < turns {
-        let piece = crate::helpers::within("more of the stream", response.chunk()).await;
-        body.extend_from_slice(&piece.unwrap().unwrap());
-    }
-    body
-}
-
-/// The events that a browser dispatches, and the id of the last one.
-fn parse(body: &[u8]) -> (Vec<Value>, Option<String>) {
-    let (mut events, mut last) = (Vec::new(), None);
-    let mut rest = body;
-    while let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") {
-        let block = std::str::from_utf8(&rest[..end]).unwrap();
-        rest = &rest[end + 2..];
-        for line in block.lines() {
-            if let Some(id) = line.strip_prefix("id: ") {
-                last = Some(id.to_owned());
-            }
-            if let Some(data) = line.strip_prefix("data: ") {
-                events.push(serde_json::from_str(data).unwrap());
-            }
-        }
-    }
-    (events, last)
 }
 
 #[tokio::test]
@@ -328,21 +197,15 @@ async fn turns_are_told_in_the_order_in_which_they_ran_also_where_one_ran_again(
     let directory = tempfile::tempdir().unwrap();
     let setup = || Setup::new().data_dir(directory.path()).asking_once();
     let app = setup().start().await;
-    let key = "a-key-of-sixteen-characters";
-    let keyed = async |app: &TestApp| {
-        let request = app.http.post(app.url("/chat")).json(&say("c1", "first"));
-        let answer = request.header("Idempotency-Key", key).send().await;
-        answer.unwrap().status()
-    };
     app.chat("c1", "before").await;
     let mut source = events(&app, "c1", None).await;
     let start = source.next().await.unwrap();
     let start = start["cursor"].as_str().unwrap().to_owned();
     // The first fails without a word, the second is answered, then the first is asked again.
     app.simulator.script(Script::from("fault=status:503"));
-    assert!(keyed(&app).await.is_server_error());
+    assert!(keyed(&app, "first").await.is_server_error());
     app.chat("c1", "second").await;
-    assert_eq!(keyed(&app).await, 200);
+    assert_eq!(keyed(&app, "first").await, 200);
     source.until("response_complete").await;
     source.until("response_complete").await;
     let place = source.last_event_id.clone().unwrap();

@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::SinkExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio_tungstenite::tungstenite::Message;
 
 use super::{Said, any_model};
 use crate::{
@@ -51,12 +49,6 @@ pub struct Player {
 /// A client takes a breath between what it does.
 fn breath(random: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(random.u64(5..60))
-}
-
-/// None if the socket was cut.
-async fn send(socket: &mut Socket, message: Value) -> Option<()> {
-    let sent = socket.stream.send(Message::text(message.to_string()));
-    within("sending a frame", sent).await.ok()
 }
 
 impl Player {
@@ -226,7 +218,7 @@ impl Player {
         let mut socket = Socket::try_connect(address).await?;
         let place = self.picture.cursor.clone();
         let has: Vec<_> = place.iter().map(|place| ("cursor", place)).collect();
-        send(&mut socket, resume(&self.conversation, &has)).await?;
+        socket.try_send(resume(&self.conversation, &has)).await?;
         self.until_pong(&mut socket).await?;
         let steps = self.random.usize(1..12);
         for _ in 0..steps {
@@ -235,13 +227,13 @@ impl Player {
                 (Some(_), 4) => {
                     self.cancels += 1;
                     let cancel = json!({"type": "cancel", "conversation_id": self.conversation});
-                    send(&mut socket, cancel).await?;
+                    socket.try_send(cancel).await?;
                 }
                 (Some(_), 5) => {
                     self.regenerates += 1;
                     let again = json!({"type": "regenerate", "model": any_model(&mut self.random),
                         "conversation_id": self.conversation});
-                    send(&mut socket, again).await?;
+                    socket.try_send(again).await?;
                 }
                 (None, _) if self.owed.is_some() => self.say_on(&mut socket).await?,
                 _ => {}
@@ -256,12 +248,12 @@ impl Player {
         let (key, text, model) = self.something_to_say();
         let message = json!({"type": "message", "conversation_id": self.conversation,
             "message": text, "model": model, "client_message_id": key});
-        send(socket, message).await
+        socket.try_send(message).await
     }
 
     /// Reads what has come.
     async fn until_pong(&mut self, socket: &mut Socket) -> Option<()> {
-        send(socket, json!({"type": "ping"})).await?;
+        socket.try_send(json!({"type": "ping"})).await?;
         loop {
             let told = socket.next_or_close().await.ok()?;
             if told["type"] == "pong" {

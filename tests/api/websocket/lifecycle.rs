@@ -62,15 +62,6 @@ async fn draining(engine: &idol_actors::engine::Engine) {
     .await;
 }
 
-/// Messages up to so many bytes of reply text.
-async fn until_text(socket: &mut Socket, bytes: usize) -> Vec<serde_json::Value> {
-    let mut messages = Vec::new();
-    while content_of(&messages).len() < bytes {
-        messages.push(socket.next().await);
-    }
-    messages
-}
-
 #[tokio::test]
 async fn at_shutdown_the_turn_under_way_is_delivered_whole_before_the_close() {
     let app = TestApp::start().await;
@@ -82,8 +73,8 @@ async fn at_shutdown_the_turn_under_way_is_delivered_whole_before_the_close() {
     let mut socket = begun(&app, "c1").await;
     let mut watcher = watching(&app, "c1").await;
     socket.send(message("c1", "hi")).await;
-    let mut own = until_text(&mut socket, 65_536).await;
-    let mut seen = until_text(&mut watcher, 65_536).await;
+    let mut own = socket.until_text(65_536).await;
+    let mut seen = watcher.until_text(65_536).await;
 
     let stopping = tokio::spawn(app.stop());
     draining(&engine).await;

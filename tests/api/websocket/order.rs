@@ -1,13 +1,13 @@
 //! Turns of one client come one after the other, and none of its messages is lost.
 
-use std::sync::{Arc, Condvar, Mutex};
-
-use idol_actors::log::sqlite::Injected;
 use idol_simulator::{Script, sized_reply_text};
 use serde_json::{Value, json};
 
 use super::{TURN, assert_silent, begun, content_of, course, message, with};
-use crate::helpers::{DEADLINE, Setup, TestApp, types, until};
+use crate::{
+    helpers::{Setup, TestApp, types, until},
+    resilience::Commits,
+};
 
 #[tokio::test]
 async fn two_messages_at_once_in_one_conversation_are_answered_one_after_the_other() {
@@ -142,19 +142,12 @@ async fn a_refused_message_does_not_seem_to_end_the_turn_before_it() {
 
 #[tokio::test]
 async fn what_a_turn_sent_before_its_start_was_answered_costs_no_credit() {
-    let slow = Arc::new(SlowDisk::default());
-    let app = {
-        let slow = slow.clone();
-        Setup::new()
-            .tuning(|tuning| {
-                tuning.log.before_commit = Some(Arc::new(move || {
-                    slow.pass();
-                    Injected::Nothing
-                }));
-            })
-            .start()
-            .await
-    };
+    let commits = Commits::default();
+    let setup = Setup::new();
+    let app = setup
+        .tuning(|tuning| tuning.log.before_commit = Some(commits.failpoint()))
+        .start()
+        .await;
     let gates = [app.simulator.gate(), app.simulator.gate()];
     let script = Script::from("tokens=3,size=65536");
     app.simulator
@@ -162,12 +155,12 @@ async fn what_a_turn_sent_before_its_start_was_answered_costs_no_credit() {
     let mut socket = begun(&app, "c1").await;
 
     // The reply is here before its message is synced: a whole window of events goes out at once.
-    slow.block();
+    commits.hold();
     socket.send(message("c1", "hi")).await;
     until_deltas(&app, 1).await;
     gates[0].open();
     until_deltas(&app, 2).await;
-    slow.unblock();
+    commits.release();
 
     // All that came before the gate arrives, without the help of the deadline for stalled clients.
     let mut messages = vec![socket.next().await];
@@ -190,30 +183,4 @@ async fn until_deltas(app: &TestApp, deltas: u64) {
         (line?.parse::<u64>().unwrap() >= deltas).then_some(())
     })
     .await;
-}
-
-/// A disk that takes as long as a test wants.
-#[derive(Default)]
-struct SlowDisk {
-    blocked: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl SlowDisk {
-    fn block(&self) {
-        *self.blocked.lock().unwrap() = true;
-    }
-
-    fn unblock(&self) {
-        *self.blocked.lock().unwrap() = false;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        let blocked = self.blocked.lock().unwrap();
-        let wait = self
-            .changed
-            .wait_timeout_while(blocked, DEADLINE, |blocked| *blocked);
-        drop(wait.unwrap());
-    }
 }

@@ -130,9 +130,12 @@ pub(super) async fn call(
 
 fn request(target: &Target, speak: &Speak) -> reqwest::RequestBuilder {
     let voice = &speak.voice;
-    let path = match speak.timing {
-        Timing::Plain => "stream",
-        Timing::Aligned => "stream/with-timestamps",
+    // WAV tells its length first, and is not streamed.
+    let path = match (speak.timing, voice.format.is_for_streams()) {
+        (Timing::Plain, true) => "/stream",
+        (Timing::Plain, false) => "",
+        (Timing::Aligned, true) => "/stream/with-timestamps",
+        (Timing::Aligned, false) => "/with-timestamps",
     };
     let stitched = !speak.before.is_empty() && !voice.model_id.starts_with(UNSTITCHED);
     let body = Body {
@@ -142,7 +145,7 @@ fn request(target: &Target, speak: &Speak) -> reqwest::RequestBuilder {
         previous_text: stitched.then_some(&*speak.before),
     };
     // Checked to hold nothing that a path could not.
-    let path = format!("/text-to-speech/{}/{path}", voice.voice_id);
+    let path = format!("/text-to-speech/{}{path}", voice.voice_id);
     target
         .http
         .post(&path)
