@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     listening::{audio_end, audio_start, say_aloud},
-    sockets::{MS_BYTES, REPLY, aloud, joined, sentences, words_of, written},
-    voiced,
+    sockets::{MS_BYTES, REPLY, aloud, joined, scripted, sentences, words_of, written},
 };
 use crate::helpers::{DEADLINE, Socket, TestApp, prompt, types};
 
@@ -206,7 +205,7 @@ async fn assert_upstreams_rest(app: &TestApp) {
 #[tokio::test]
 async fn who_speaks_up_stops_both_upstreams_and_leaves_what_was_heard() {
     for way in WAYS {
-        let app = voiced().await;
+        let app = scripted().await;
         let (written_on, spoken_on) = (app.simulator.gate(), app.simulator.gate());
         let script = Script::new().text(REPLY);
         app.simulator
@@ -254,7 +253,7 @@ async fn at_any_moment_what_was_heard_is_what_was_said() {
     let seed = given.map_or_else(|| fastrand::u64(..1_000_000), |seed| seed.parse().unwrap());
     println!("BARGE_IN_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let app = voiced().await;
+    let app = scripted().await;
     for moment in 0..MOMENTS {
         let conversation = format!("c{moment}");
         let way = WAYS[random.usize(..WAYS.len())];
@@ -311,8 +310,7 @@ async fn at_any_moment_what_was_heard_is_what_was_said() {
 
 #[tokio::test]
 async fn who_has_played_all_interrupts_nothing() {
-    let app = voiced().await;
-    app.simulator.set_default(Script::new().text(REPLY));
+    let app = scripted().await;
     for (number, way) in WAYS.into_iter().enumerate() {
         let conversation = format!("c{number}");
         let mut player = Player::asking(&app, &conversation).await;
@@ -334,7 +332,7 @@ async fn who_has_played_all_interrupts_nothing() {
 
 #[tokio::test]
 async fn a_whole_reply_that_was_heard_in_part_is_cut_to_it() {
-    let app = voiced().await;
+    let app = scripted().await;
     app.simulator.script(Script::new().text(REPLY));
     app.simulator.set_default(Script::new().text("All right."));
     let mut player = Player::asking(&app, "c1").await;
@@ -362,7 +360,7 @@ async fn a_whole_reply_that_was_heard_in_part_is_cut_to_it() {
 
 #[tokio::test]
 async fn who_never_reports_has_read_what_was_shown() {
-    let app = voiced().await;
+    let app = scripted().await;
     app.simulator.script(Script::new().text(REPLY));
     app.simulator.set_default(Script::new().text("All right."));
     let mut player = Player::asking(&app, "c1").await;
@@ -377,7 +375,7 @@ async fn who_never_reports_has_read_what_was_shown() {
 
 #[tokio::test]
 async fn a_reply_that_is_read_is_never_interrupted() {
-    let app = voiced().await;
+    let app = scripted().await;
     for (number, way) in [Up::Writes, Up::WritesAndListens, Up::Speaks]
         .into_iter()
         .enumerate()
@@ -421,8 +419,7 @@ async fn a_reply_that_is_read_is_never_interrupted() {
 
 #[tokio::test]
 async fn a_socket_has_one_mouth() {
-    let app = voiced().await;
-    app.simulator.set_default(Script::new().text(REPLY));
+    let app = scripted().await;
     let mut player = Player::asking(&app, "c1").await;
     player.take_until("audio_complete").await;
     player.report((0, 0)).await;

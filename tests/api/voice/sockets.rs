@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio_tungstenite::{MaybeTlsStream, client_async, tungstenite::Message};
 
-use super::{audio_of, decoded, voiced};
+use super::{audio_of, decoded};
 use crate::helpers::{DEADLINE, Setup, Socket, TestApp, types, until, within};
 
 /// A reply of four sentences.
@@ -22,6 +22,14 @@ pub(super) const FORMAT: &str = "pcm_8000";
 
 /// Bytes of a millisecond.
 pub(super) const MS_BYTES: usize = 16;
+
+/// A server that speaks and listens, whose replies are the simulator's default.
+pub(super) async fn scripted() -> TestApp {
+    let setup = Setup::new().voiced().set("DEFAULT_MODEL", "any");
+    let app = setup.start().await;
+    app.simulator.set_default(Script::new().text(REPLY));
+    app
+}
 
 /// A message whose reply is to be spoken.
 pub(super) fn aloud(conversation: &str, text: &str) -> Value {
@@ -146,7 +154,7 @@ fn assert_spoken(messages: &[Value], reply: &str, format: &str) {
 
 #[tokio::test]
 async fn a_reply_is_spoken_sentence_by_sentence_while_it_is_written() {
-    let app = voiced().await;
+    let app = scripted().await;
     let gate = app.simulator.gate();
     // The next word tells that a sentence is over.
     app.simulator
@@ -177,8 +185,8 @@ async fn a_reply_is_spoken_sentence_by_sentence_while_it_is_written() {
     assert_eq!(asked.len(), sentences.len());
     for (asked, number) in asked.iter().zip(0..) {
         let told: Value = asked.json().unwrap();
-        assert!(asked.path().contains("/stream/with-timestamps?"));
-        assert!(asked.path().contains("output_format=pcm_8000"));
+        assert!(asked.target.contains("/stream/with-timestamps?"));
+        assert!(asked.target.contains("output_format=pcm_8000"));
         let before: Option<usize> = sentences
             .iter()
             .position(|it| told["text"] == it.text)
@@ -192,8 +200,7 @@ async fn a_reply_is_spoken_sentence_by_sentence_while_it_is_written() {
 
 #[tokio::test]
 async fn the_voice_and_the_format_are_the_clients_to_choose() {
-    let app = voiced().await;
-    app.simulator.set_default(Script::new().text(REPLY));
+    let app = scripted().await;
     let mut socket = app.socket().await;
     for (voice, path, model, format) in [
         (
@@ -221,7 +228,7 @@ async fn the_voice_and_the_format_are_the_clients_to_choose() {
         audio.for_each(|it| assert_eq!(it["format"], format));
         for asked in app.simulator.requests_on(Route::Speech) {
             assert!(asked.path().contains(path), "{}", asked.path());
-            assert!(asked.path().contains(format), "{}", asked.path());
+            assert!(asked.target.contains(format), "{}", asked.target);
             assert_eq!(asked.json().unwrap()["model_id"], model);
         }
     }
@@ -229,8 +236,7 @@ async fn the_voice_and_the_format_are_the_clients_to_choose() {
 
 #[tokio::test]
 async fn audio_comes_in_binary_frames_if_that_is_wanted() {
-    let app = voiced().await;
-    app.simulator.script(Script::new().text(REPLY));
+    let app = scripted().await;
     let mut socket = app.socket().await;
     let mut message = aloud("c1", "hi");
     message["voice"]["binary"] = json!(true);
@@ -282,8 +288,7 @@ async fn audio_comes_in_binary_frames_if_that_is_wanted() {
 
 #[tokio::test]
 async fn who_asks_for_no_voice_hears_none() {
-    let app = voiced().await;
-    app.simulator.set_default(Script::new().text(REPLY));
+    let app = scripted().await;
     let mut socket = app.socket().await;
     for message in [written("c1", "hi"), {
         let mut message = written("c1", "hi");
@@ -301,8 +306,7 @@ async fn who_asks_for_no_voice_hears_none() {
 
 #[tokio::test]
 async fn a_first_message_and_a_reply_made_again_are_spoken_too() {
-    let app = voiced().await;
-    app.simulator.script(Script::new().text(REPLY));
+    let app = scripted().await;
     let again = "This is another reply. It is not the same as before.";
     app.simulator.script(Script::new().text(again));
     let mut socket = app.socket().await;
@@ -331,7 +335,7 @@ async fn a_first_message_and_a_reply_made_again_are_spoken_too() {
 
 #[tokio::test]
 async fn a_bad_voice_is_named_and_nothing_is_asked() {
-    let app = voiced().await;
+    let app = scripted().await;
     let mut socket = app.socket().await;
     for (voice, name) in [
         (json!("loud"), "voice"),
@@ -379,8 +383,7 @@ async fn without_a_speech_provider_the_text_goes_on() {
 
 #[tokio::test]
 async fn only_who_asked_hears() {
-    let app = voiced().await;
-    app.simulator.script(Script::new().text(REPLY));
+    let app = scripted().await;
     let mut sockets = Vec::new();
     for _ in 0..2 {
         let mut socket = app.socket().await;
@@ -421,7 +424,7 @@ async fn a_client_that_does_not_read_stops_the_synthesis() {
     const SENTENCES: usize = 60;
     // 96 kB for a second: some 1.3 MB for a sentence as base64.
     const LOUD: &str = "pcm_48000";
-    let app = voiced().await;
+    let app = scripted().await;
     let reply: Vec<_> = (0..SENTENCES)
         .map(|number| {
             let words = "and so it goes on and on ".repeat(7);
@@ -456,12 +459,12 @@ async fn a_client_that_does_not_read_stops_the_synthesis() {
 
     let messages = socket.until("audio_complete").await;
     assert_spoken(&messages, &reply, LOUD);
-    assert_eq!(app.simulator.counters().most_generations, 3);
+    assert!(app.simulator.counters().most_generations <= 3);
 }
 
 #[tokio::test]
 async fn a_socket_that_closes_ends_the_synthesis_and_not_the_turn() {
-    let app = voiced().await;
+    let app = scripted().await;
     let (written_on, spoken_on) = (app.simulator.gate(), app.simulator.gate());
     let script = Script::new().text(REPLY);
     app.simulator
