@@ -134,7 +134,7 @@ async fn soon<T>(receiver: &mut UnboundedReceiver<T>) -> T {
 
 /// All of a text, a tenth of a second for each character.
 fn spoken(speak: &Speak) -> Spoken {
-    let timed = |(c, at)| TimedChar {
+    let timed = |(c, at): (char, u32)| TimedChar {
         c,
         start_ms: at * 100,
         duration_ms: 100,
@@ -142,7 +142,7 @@ fn spoken(speak: &Speak) -> Spoken {
     Spoken {
         number: speak.number,
         audio: vec![0; speak.text.len() * 1_600].into(),
-        timed: speak.text.chars().zip(0..).map(timed).collect(),
+        timed: speak.text.chars().zip(0_u32..).map(timed).collect(),
         end: Some(Ok(SpeechEnd { characters: 20 })),
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct SpeechUnderWay {
     /// The own turn.
     number: u64,
     turn: TurnId,
+    /// As minted here, which is what the speaker calls it.
+    minted: TurnId,
     named: Named,
     speaker: Addr<Speaker>,
     carriage: Carriage,
@@ -136,6 +138,7 @@ impl WsSession {
         self.speech = Some(SpeechUnderWay {
             number,
             turn,
+            minted: turn,
             named: named.clone(),
             speaker: speaker.start(),
             carriage: voice.carriage,
@@ -258,11 +261,12 @@ impl Handler<Voiced> for WsSession {
     type Result = ();
 
     fn handle(&mut self, msg: Voiced, ctx: &mut Ctx) {
-        let speech = self.speech.as_mut();
-        let Some(speech) = speech.filter(|it| it.sounds == Sounds::Coming) else {
+        // The last that one was handed which is silenced may come when the next is there.
+        let is_its =
+            |it: &&mut SpeechUnderWay| it.minted == msg.turn && it.sounds == Sounds::Coming;
+        let Some(speech) = self.speech.as_mut().filter(is_its) else {
             return;
         };
-        // The speaker knows the turn by the id that it was minted with.
         let (spelled, turn, format) = (&speech.named.spelled, speech.turn, speech.format);
         match &msg.piece {
             Piece::Audio {

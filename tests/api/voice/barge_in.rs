@@ -435,3 +435,35 @@ async fn a_socket_has_one_mouth() {
     assert_eq!(joined(&sentences(&of_next)), REPLY);
     assert_eq!(stored(&app, "c2").await, (REPLY.to_owned(), None));
 }
+
+#[tokio::test]
+async fn of_what_is_asked_in_a_row_the_last_is_answered_aloud() {
+    let app = scripted().await;
+    let mut socket = app.socket().await;
+    for text in ["one", "two", "three"] {
+        socket.send(aloud("c1", text)).await;
+    }
+
+    let messages = socket.until("audio_complete").await;
+
+    let turn = messages.last().unwrap()["turn_id"].clone();
+    let stops = messages.iter().filter(|it| it["type"] == "audio_stop");
+    let stops: Vec<_> = stops.map(|it| it["turn_id"].clone()).collect();
+    assert_eq!(stops.len(), 2);
+    assert!(!stops.contains(&turn) && stops[0] != stops[1]);
+    let audio = messages.iter().filter(|it| it["type"] == "audio");
+    let audio: Vec<_> = audio.filter(|it| it["turn_id"] == turn).cloned().collect();
+    assert_eq!(joined(&sentences(&audio)), REPLY);
+    for stop in stops {
+        // Whatever had sounded by then.
+        let at = |kind: &str| {
+            let of = |it: &Value| it["type"] == kind && it["turn_id"] == stop;
+            messages.iter().rposition(of)
+        };
+        assert!(at("audio") < at("audio_stop"));
+    }
+    app.chat("c1", "four").await;
+    let prompt = prompt(app.simulator.chat_requests().last().unwrap());
+    let asked = prompt.iter().filter(|it| it["role"] == "user");
+    assert_eq!(asked.count(), 4);
+}

@@ -201,7 +201,6 @@ async fn a_reply_is_spoken_sentence_by_sentence_while_it_is_written() {
 #[tokio::test]
 async fn the_voice_and_the_format_are_the_clients_to_choose() {
     let app = scripted().await;
-    let mut socket = app.socket().await;
     for (voice, path, model, format) in [
         (
             json!({}),
@@ -217,6 +216,7 @@ async fn the_voice_and_the_format_are_the_clients_to_choose() {
         ),
     ] {
         app.simulator.take_requests();
+        let mut socket = app.socket().await;
         let mut message = written("c1", "hi");
         message["voice"] = voice;
         socket.send(message).await;
@@ -307,6 +307,7 @@ async fn who_asks_for_no_voice_hears_none() {
 #[tokio::test]
 async fn a_first_message_and_a_reply_made_again_are_spoken_too() {
     let app = scripted().await;
+    app.simulator.script(Script::new().text(REPLY));
     let again = "This is another reply. It is not the same as before.";
     app.simulator.script(Script::new().text(again));
     let mut socket = app.socket().await;
