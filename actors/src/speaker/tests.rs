@@ -37,7 +37,7 @@ impl Handler<Speak> for Provider {
         }
         let ends = Ends(speak.number, self.0.clone());
         self.0.send(Happening::Asked(speak)).ok();
-        let call = tokio::spawn(async move {
+        let call = tokio::task::spawn_local(async move {
             let _ends = ends;
             std::future::pending::<()>().await;
         });
@@ -112,6 +112,15 @@ impl Stage {
         }
     }
 
+    /// Has the speaker do something.
+    async fn says<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Speaker: Handler<M>,
+    {
+        self.speaker.send(message).await.unwrap();
+    }
+
     async fn asked(&mut self) -> Speak {
         match soon(&mut self.provider).await {
             Happening::Asked(speak) => speak,
@@ -151,20 +160,22 @@ fn spoken(speak: &Speak) -> Spoken {
 async fn who_is_silenced_ends_every_call_and_tells_what_was_heard() {
     let mut stage = Stage::set();
     let text = "This is the first sentence. This is the second sentence.";
-    stage.speaker.do_send(More(text.to_owned()));
-    stage.speaker.do_send(Over);
+    stage.says(More(text.to_owned())).await;
+    stage.says(Over).await;
     let (first, second) = (stage.asked().await, stage.asked().await);
     assert_eq!(&*first.text, "This is the first sentence.");
     assert_eq!(second.before, first.text);
-    stage.speaker.do_send(spoken(&first));
+    stage.says(spoken(&first)).await;
     assert_eq!(stage.ended().await, first.number);
     let Piece::Audio { sequence: 0, .. } = soon(&mut stage.heard).await else {
         panic!("no audio");
     };
-    stage.speaker.do_send(Played {
-        sequence: 0,
-        ms: 1_150,
-    });
+    stage
+        .says(Played {
+            sequence: 0,
+            ms: 1_150,
+        })
+        .await;
 
     let silenced = stage.speaker.send(Silence).await.unwrap();
 
@@ -175,7 +186,7 @@ async fn who_is_silenced_ends_every_call_and_tells_what_was_heard() {
     assert_eq!(silenced, expected);
     assert_eq!(stage.ended().await, second.number);
     // What comes late is not told, and what was charged for is counted once.
-    stage.speaker.do_send(spoken(&second));
+    stage.says(spoken(&second)).await;
     assert_eq!(stage.speaker.send(Silence).await.unwrap(), expected);
     assert_eq!(stage.metrics.characters_spoken.get(), 20);
     while let Ok(piece) = stage.heard.try_recv() {
@@ -190,13 +201,13 @@ async fn who_is_silenced_ends_every_call_and_tells_what_was_heard() {
 async fn a_speaker_whose_listener_is_gone_ends_with_its_calls() {
     let mut stage = Stage::set();
     stage
-        .speaker
-        .do_send(More("This is the first sentence. And".to_owned()));
+        .says(More("This is the first sentence. And".to_owned()))
+        .await;
     let first = stage.asked().await;
     let speaker: WeakRecipient<Silence> = stage.speaker.downgrade().recipient();
 
     stage.ear.send(Leave).await.unwrap();
-    stage.speaker.do_send(Silence);
+    stage.speaker.send(Silence).await.unwrap();
 
     assert_eq!(stage.ended().await, first.number);
     drop((stage, first));

@@ -26,7 +26,7 @@ const PASS_DEADLINE: Duration = Duration::from_secs(30);
 /// Something that is being said.
 pub(super) enum Utterance {
     /// It is passed on.
-    Heard(Heard),
+    Heard(Box<Heard>),
     /// It came to nothing, as the client was told; what was on its way meanwhile is passed over.
     Lost,
 }
@@ -96,12 +96,12 @@ impl WsSession {
                 .into_actor(self)
                 .map(move |begun, act, ctx| match begun {
                     Ok(hearing) => {
-                        act.utterance = Some(Utterance::Heard(Heard {
+                        act.utterance = Some(Utterance::Heard(Box::new(Heard {
                             named,
                             hearing,
                             bytes: 0,
                             said,
-                        }));
+                        })));
                     }
                     Err(error) => {
                         act.utterance = Some(Utterance::Lost);
@@ -161,7 +161,7 @@ impl WsSession {
             bytes,
             said,
         } = match self.utterance.take() {
-            Some(Utterance::Heard(utterance)) => utterance,
+            Some(Utterance::Heard(utterance)) => *utterance,
             Some(Utterance::Lost) => return,
             None => {
                 let sentence = "audio_end without audio_start";

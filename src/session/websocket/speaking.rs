@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, WrapFuture};
 use idol_actors::{
     conversation::{
         command::CancelTurn,
@@ -64,6 +64,21 @@ enum Sounds {
 }
 
 impl SpeechUnderWay {
+    /// Has the speaker do something. It lives on this thread, and takes it before more is read from
+    /// the client.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by the reply's text, and what is lost would be a hole in it"
+    )]
+    fn tell<M>(&self, message: M)
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Speaker: Handler<M>,
+    {
+        self.speaker.do_send(message);
+    }
+
     /// Whether there is something that the client has not played.
     fn is_unplayed(&self) -> bool {
         let all: Duration = self
@@ -100,7 +115,7 @@ impl SpeechUnderWay {
 impl Drop for SpeechUnderWay {
     fn drop(&mut self) {
         // A synthesis under way would keep its speaker, and the speaker the synthesis.
-        self.speaker.do_send(Silence);
+        self.tell(Silence);
     }
 }
 
@@ -170,12 +185,12 @@ impl WsSession {
                 match new {
                     Some(new) if *offset <= speech.text_bytes => {
                         speech.text_bytes += new.len() as u64;
-                        speech.speaker.do_send(More(new.to_owned()));
+                        speech.tell(More(new.to_owned()));
                     }
-                    Some(_) | None => speech.speaker.do_send(Over),
+                    Some(_) | None => speech.tell(Over),
                 }
             }
-            EventBody::Ended(_) => speech.speaker.do_send(Over),
+            EventBody::Ended(_) => speech.tell(Over),
             _ => {}
         }
     }
@@ -183,7 +198,7 @@ impl WsSession {
     /// No more text comes of an own turn.
     pub(super) fn speak_to_the_end(&self, number: u64) {
         if let Some(speech) = self.speech.as_ref().filter(|it| it.number == number) {
-            speech.speaker.do_send(Over);
+            speech.tell(Over);
         }
     }
 
@@ -196,7 +211,7 @@ impl WsSession {
         let is_its = turn.is_none_or(|turn| turn == speech.turn);
         if is_its && speech.sounds != Sounds::Stopped {
             speech.played = speech.played.max(Some((sequence, ms)));
-            speech.speaker.do_send(Played { sequence, ms });
+            speech.tell(Played { sequence, ms });
         }
     }
 
@@ -236,13 +251,10 @@ impl WsSession {
         self.interrupting = Busy::Yes;
         let interrupt = async move {
             let silenced = speaker.send(Silence).await;
-            match silenced.map_err(|_gone| EngineError::Restarted)? {
-                Silenced { .. } => {
-                    let turn = Some(turn);
-                    let cancel = CancelTurn { caller, turn };
-                    conversation.cancel(cancel).await.map(|_| ())
-                }
-            }
+            let Silenced { .. } = silenced.map_err(|_gone| EngineError::Restarted)?;
+            let turn = Some(turn);
+            let cancel = CancelTurn { caller, turn };
+            conversation.cancel(cancel).await.map(|_| ())
         };
         ctx.spawn(interrupt.into_actor(self).map(move |interrupted, act, ctx| {
             act.interrupting = Busy::No;
