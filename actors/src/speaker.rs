@@ -235,6 +235,9 @@ impl Speaker {
 
     /// Stops every synthesis, upstream, too. What was played can still be asked for.
     fn close(&mut self, ctx: &mut Context<Self>) {
+        if self.outbox == Outbox::Closed {
+            return;
+        }
         self.outbox = Outbox::Closed;
         self.calls.clear();
         if let Some(timer) = self.timer.take() {
@@ -317,3 +320,6 @@ impl Handler<Spoken> for Speaker {
         self.go_on(ctx);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,15 +9,22 @@ use idol_router::{
 use idol_simulator::Simulator;
 use tempfile::TempDir;
 
-/// Serves on a free port, with the simulator upstream; the directory is to outlive it.
+/// With the simulator upstream, for text and for speech.
+pub(crate) fn settings(simulator: &Simulator) -> HashMap<&'static str, String> {
+    HashMap::from([
+        ("PORT", "0".to_owned()),
+        ("OPENROUTER_BASE_URL", simulator.base_url()),
+        ("ELEVENLABS_BASE_URL", simulator.elevenlabs_url()),
+        ("ELEVENLABS_MAX_CONCURRENCY", "1000".to_owned()),
+        ("MIRROR_IDLE_SECS", "3600".to_owned()),
+    ])
+}
+
+/// Serves on a free port; the directory is to outlive it.
 pub(crate) fn serve(simulator: &Simulator) -> (SocketAddr, TempDir) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let settings = HashMap::from([
-        ("PORT", "0".to_owned()),
-        ("DATA_DIR", directory.path().to_str().unwrap().to_owned()),
-        ("OPENROUTER_BASE_URL", simulator.base_url()),
-        ("MIRROR_IDLE_SECS", "3600".to_owned()),
-    ]);
+    let mut settings = settings(simulator);
+    settings.insert("DATA_DIR", directory.path().to_str().unwrap().to_owned());
     let (ready, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {

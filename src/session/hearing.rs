@@ -59,10 +59,11 @@ impl Hearing {
         &self.parts
     }
 
-    /// Whether nothing more is taken.
+    /// Whether nothing more is wanted: it was answered, or nothing more is taken.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.parts.is_closed()
+        // An upload that was refused amid it is still read to its end by some upstreams.
+        !self.answer.is_empty() || self.parts.is_closed()
     }
 
     /// What was heard, once all is there.

@@ -6,8 +6,12 @@ use serde_json::Value;
 
 use crate::helpers::{Setup, TestApp};
 
+mod barge_in;
+mod chaos;
+mod listening;
 mod openai;
 mod sdk;
+mod sockets;
 mod sound;
 mod stream;
 mod transcribe;

@@ -24,7 +24,15 @@ use crate::{
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Something that is being said.
-pub(super) struct Utterance {
+pub(super) enum Utterance {
+    /// It is passed on.
+    Heard(Box<Heard>),
+    /// It came to nothing, as the client was told; what was on its way meanwhile is passed over.
+    Lost,
+}
+
+/// An utterance that is passed on.
+pub(super) struct Heard {
     named: Named,
     hearing: Hearing,
     bytes: usize,
@@ -55,7 +63,7 @@ impl WsSession {
             ctx.text(socket::refused(&Refused::no_conversation()));
             return;
         };
-        if self.utterance.is_some() {
+        if let Some(Utterance::Heard(_)) = self.utterance {
             let sentence = "Only one utterance at a time: send audio_end or audio_abort first";
             ctx.text(socket::refused(&Refused::invalid(sentence)));
             return;
@@ -64,6 +72,7 @@ impl WsSession {
             Ok(provider) => provider,
             Err(error) => {
                 ctx.text(socket::turn_error(&named.spelled, None, &error));
+                self.utterance = Some(Utterance::Lost);
                 return;
             }
         };
@@ -87,36 +96,44 @@ impl WsSession {
                 .into_actor(self)
                 .map(move |begun, act, ctx| match begun {
                     Ok(hearing) => {
-                        act.utterance = Some(Utterance {
+                        act.utterance = Some(Utterance::Heard(Box::new(Heard {
                             named,
                             hearing,
                             bytes: 0,
                             said,
-                        });
+                        })));
                     }
-                    Err(error) => ctx.text(socket::turn_error(&named.spelled, None, &error)),
+                    Err(error) => {
+                        act.utterance = Some(Utterance::Lost);
+                        ctx.text(socket::turn_error(&named.spelled, None, &error));
+                    }
                 }),
         );
     }
 
     /// A piece of audio.
     pub(super) fn utterance_goes_on(&mut self, audio: Bytes, ctx: &mut Ctx) {
-        let Some(utterance) = &mut self.utterance else {
-            let sentence = "Audio without audio_start: send JSON text, or audio_start first";
-            ctx.text(socket::refused(&Refused::invalid(sentence)));
-            return;
+        let utterance = match &mut self.utterance {
+            Some(Utterance::Heard(utterance)) => utterance,
+            Some(Utterance::Lost) => return,
+            None => {
+                let sentence = "Audio without audio_start: send JSON text, or audio_start first";
+                ctx.text(socket::refused(&Refused::invalid(sentence)));
+                return;
+            }
         };
         utterance.bytes += audio.len();
         let limit = self.server.voices.audio_bytes_max;
         if utterance.bytes > limit {
             let refused = Refused::from(ApiError::PayloadTooLarge { limit });
             ctx.text(socket::refused(&refused));
-            self.utterance = None;
+            self.utterance = Some(Utterance::Lost);
             return;
         }
         if utterance.hearing.is_over() {
             // It was refused: the answer tells why.
             self.utterance_ends(ctx);
+            self.utterance = Some(Utterance::Lost);
             return;
         }
         let parts = utterance.hearing.parts().clone();
@@ -128,7 +145,7 @@ impl WsSession {
             };
             ctx.wait(pass.into_actor(self).map(|passed, act, ctx| {
                 if !passed {
-                    act.utterance = None;
+                    act.utterance = Some(Utterance::Lost);
                     let sentence = "The transcription provider takes no more audio";
                     ctx.text(socket::refused(&Refused::invalid(sentence)));
                 }
@@ -138,16 +155,19 @@ impl WsSession {
 
     /// The client has said all.
     pub(super) fn utterance_ends(&mut self, ctx: &mut Ctx) {
-        let Some(Utterance {
+        let Heard {
             named,
             hearing,
             bytes,
             said,
-        }) = self.utterance.take()
-        else {
-            let sentence = "audio_end without audio_start";
-            ctx.text(socket::refused(&Refused::invalid(sentence)));
-            return;
+        } = match self.utterance.take() {
+            Some(Utterance::Heard(utterance)) => *utterance,
+            Some(Utterance::Lost) => return,
+            None => {
+                let sentence = "audio_end without audio_start";
+                ctx.text(socket::refused(&Refused::invalid(sentence)));
+                return;
+            }
         };
         if bytes == 0 {
             ctx.text(socket::refused(&Refused::invalid("Empty audio file")));

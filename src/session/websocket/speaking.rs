@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, WrapFuture};
 use idol_actors::{
     conversation::{
         command::CancelTurn,
@@ -37,6 +37,8 @@ pub(super) struct SpeechUnderWay {
     /// The own turn.
     number: u64,
     turn: TurnId,
+    /// As minted here, which is what the speaker calls it.
+    minted: TurnId,
     named: Named,
     speaker: Addr<Speaker>,
     carriage: Carriage,
@@ -62,6 +64,21 @@ enum Sounds {
 }
 
 impl SpeechUnderWay {
+    /// Has the speaker do something. It lives on this thread, and takes it before more is read from
+    /// the client.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by the reply's text, and what is lost would be a hole in it"
+    )]
+    fn tell<M>(&self, message: M)
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Speaker: Handler<M>,
+    {
+        self.speaker.do_send(message);
+    }
+
     /// Whether there is something that the client has not played.
     fn is_unplayed(&self) -> bool {
         let all: Duration = self
@@ -92,6 +109,13 @@ impl SpeechUnderWay {
                 None => true,
             }
         })
+    }
+}
+
+impl Drop for SpeechUnderWay {
+    fn drop(&mut self) {
+        // A synthesis under way would keep its speaker, and the speaker the synthesis.
+        self.tell(Silence);
     }
 }
 
@@ -129,6 +153,7 @@ impl WsSession {
         self.speech = Some(SpeechUnderWay {
             number,
             turn,
+            minted: turn,
             named: named.clone(),
             speaker: speaker.start(),
             carriage: voice.carriage,
@@ -160,12 +185,12 @@ impl WsSession {
                 match new {
                     Some(new) if *offset <= speech.text_bytes => {
                         speech.text_bytes += new.len() as u64;
-                        speech.speaker.do_send(More(new.to_owned()));
+                        speech.tell(More(new.to_owned()));
                     }
-                    Some(_) | None => speech.speaker.do_send(Over),
+                    Some(_) | None => speech.tell(Over),
                 }
             }
-            EventBody::Ended(_) => speech.speaker.do_send(Over),
+            EventBody::Ended(_) => speech.tell(Over),
             _ => {}
         }
     }
@@ -173,7 +198,7 @@ impl WsSession {
     /// No more text comes of an own turn.
     pub(super) fn speak_to_the_end(&self, number: u64) {
         if let Some(speech) = self.speech.as_ref().filter(|it| it.number == number) {
-            speech.speaker.do_send(Over);
+            speech.tell(Over);
         }
     }
 
@@ -186,7 +211,7 @@ impl WsSession {
         let is_its = turn.is_none_or(|turn| turn == speech.turn);
         if is_its && speech.sounds != Sounds::Stopped {
             speech.played = speech.played.max(Some((sequence, ms)));
-            speech.speaker.do_send(Played { sequence, ms });
+            speech.tell(Played { sequence, ms });
         }
     }
 
@@ -226,13 +251,10 @@ impl WsSession {
         self.interrupting = Busy::Yes;
         let interrupt = async move {
             let silenced = speaker.send(Silence).await;
-            match silenced.map_err(|_gone| EngineError::Restarted)? {
-                Silenced { .. } => {
-                    let turn = Some(turn);
-                    let cancel = CancelTurn { caller, turn };
-                    conversation.cancel(cancel).await.map(|_| ())
-                }
-            }
+            let Silenced { .. } = silenced.map_err(|_gone| EngineError::Restarted)?;
+            let turn = Some(turn);
+            let cancel = CancelTurn { caller, turn };
+            conversation.cancel(cancel).await.map(|_| ())
         };
         ctx.spawn(interrupt.into_actor(self).map(move |interrupted, act, ctx| {
             act.interrupting = Busy::No;
@@ -251,11 +273,12 @@ impl Handler<Voiced> for WsSession {
     type Result = ();
 
     fn handle(&mut self, msg: Voiced, ctx: &mut Ctx) {
-        let speech = self.speech.as_mut();
-        let Some(speech) = speech.filter(|it| it.sounds == Sounds::Coming) else {
+        // The last that one was handed which is silenced may come when the next is there.
+        let is_its =
+            |it: &&mut SpeechUnderWay| it.minted == msg.turn && it.sounds == Sounds::Coming;
+        let Some(speech) = self.speech.as_mut().filter(is_its) else {
             return;
         };
-        // The speaker knows the turn by the id that it was minted with.
         let (spelled, turn, format) = (&speech.named.spelled, speech.turn, speech.format);
         match &msg.piece {
             Piece::Audio {
