@@ -15,7 +15,7 @@ use crate::{
     },
     id::{ConversationId, MessageId},
     importing::{self, UnknownRole},
-    log::entry::{Added, EntryHead, Prepended, TurnEnded, UNKNOWN},
+    log::entry::{Added, EntryHead, Heard, Prepended, TurnEnded, UNKNOWN},
     mirror::imported::ImportedDocument,
     time::Timestamp,
 };
@@ -37,6 +37,9 @@ pub(crate) enum Offer {
 }
 
 /// Compares a copy with the history that the log has.
+///
+/// Of a reply that was heard in part a copy from before shows more: it is the same reply, and the
+/// copy no other one. One of ours that shows less of it is from after.
 pub(crate) fn offer(
     id: &ConversationId,
     ours: &Document,
@@ -44,6 +47,61 @@ pub(crate) fn offer(
     now: Timestamp,
 ) -> Result<Offer, UnknownRole> {
     let theirs = importing::messages_of(id, copy, ours.created_at())?;
+    let revision = copy.revision.as_ref();
+    let whose = match revision.is_some_and(|it| it.incarnation == ours.incarnation()) {
+        true => Whose::Ours,
+        false => Whose::Unknown,
+    };
+    let mut entries = match whose {
+        Whose::Ours => heard(ours, &theirs, now),
+        Whose::Unknown => Entries::new(),
+    };
+    match more(ours, copy, theirs, whose, now) {
+        Offer::Parted => return Ok(Offer::Parted),
+        Offer::Nothing => {}
+        Offer::Entries(more) => entries.extend(more),
+    }
+    Ok(match entries.is_empty() {
+        true => Offer::Nothing,
+        false => Offer::Entries(entries),
+    })
+}
+
+/// Whether a copy is of the life of the id that the log has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Unknown,
+}
+
+/// Entries for the replies of which a copy of ours shows less than the log.
+fn heard(ours: &Document, theirs: &[StoredMessage], now: Timestamp) -> Entries {
+    // One may have been replaced before the copy was made.
+    let replaced = theirs.iter().flat_map(StoredMessage::alternatives);
+    let said: HashMap<_, _> = replaced.chain(theirs).map(|it| (it.id(), it)).collect();
+    let entry = |record: &TurnRecord| {
+        let (turn, mine) = (record.turn?, record.reply()?);
+        let theirs = said.get(&mine.id())?;
+        let heard = Heard {
+            at: now,
+            turn,
+            reply: mine.id()?,
+            bytes: theirs.text_len(),
+        };
+        let less = same(mine, theirs) && heard.bytes < mine.text_len();
+        less.then(|| (EntryHead::Heard(heard), Vec::new()))
+    };
+    ours.turns().iter().filter_map(entry).collect()
+}
+
+/// What a copy says more, message by message.
+fn more(
+    ours: &Document,
+    copy: &ImportedDocument,
+    theirs: Vec<StoredMessage>,
+    whose: Whose,
+    now: Timestamp,
+) -> Offer {
     let mine: Vec<&StoredMessage> = ours.messages().collect();
     let common = mine
         .iter()
@@ -51,25 +109,24 @@ pub(crate) fn offer(
         .take_while(|(mine, theirs)| same(mine, theirs))
         .count();
     if common == theirs.len() {
-        return Ok(Offer::Nothing);
+        return Offer::Nothing;
     }
-    let revision = copy.revision.as_ref();
-    let is_ours = revision.is_some_and(|it| it.incarnation == ours.incarnation());
+    let is_ours = whose == Whose::Ours;
     if (is_ours || was_replaced(ours, &theirs[common])) && all_known(ours, &theirs) {
-        return Ok(Offer::Nothing);
+        return Offer::Nothing;
     }
     if is_ours && let Some(entries) = regained::entries(ours, &theirs, now) {
-        return Ok(Offer::Entries(entries));
+        return Offer::Entries(entries);
     }
     if common == mine.len() {
         let suffix = theirs.into_iter().skip(common).collect();
-        return Ok(Offer::Entries(appended(ours, suffix, now)));
+        return Offer::Entries(appended(ours, suffix, now));
     }
     if let Some(replaced) = replaced_last(&mine[common..], &theirs[common]) {
         let suffix = theirs.into_iter().skip(common).collect();
         let mut entries = ends_of(ours, &mine[common..], now);
         entries.extend(branched(ours, replaced, suffix, now));
-        return Ok(Offer::Entries(entries));
+        return Offer::Entries(entries);
     }
     let known: HashSet<_> = mine.iter().filter_map(|message| message.id()).collect();
     let shared = |message: &StoredMessage| message.id().is_some_and(|id| known.contains(&id));
@@ -80,9 +137,9 @@ pub(crate) fn offer(
             user_id: copy.user_id.clone(),
             character_id: copy.character_id.clone(),
         });
-        return Ok(Offer::Entries(vec![(prepended, theirs)]));
+        return Offer::Entries(vec![(prepended, theirs)]);
     }
-    Ok(Offer::Parted)
+    Offer::Parted
 }
 
 /// Ends for the turns of these messages that are open: what was replaced had ended.
@@ -137,9 +194,11 @@ fn branched(
     appended(ours, suffix.into_iter().skip(accepted).collect(), now)
 }
 
-/// Whether two messages are one. Their times may differ: one that waited is given a later one.
+/// Whether two messages are one. Their times may differ: one that waited is given a later one. So
+/// may what was heard of them.
 fn same(mine: &StoredMessage, theirs: &StoredMessage) -> bool {
-    mine.id() == theirs.id() && mine.comparable() == theirs.comparable()
+    let alike = || mine.comparable() == theirs.comparable() || mine.uncut() == theirs.uncut();
+    mine.id() == theirs.id() && alike()
 }
 
 /// Whether the log had a message in the document once.

@@ -39,6 +39,7 @@ mod deleting;
 pub mod document;
 mod elsewhere;
 pub mod event;
+mod interrupting;
 mod keeping;
 pub mod message;
 pub mod orphan;
@@ -54,13 +55,14 @@ mod usage;
 
 use backlog::{Backlog, Retold};
 use command::{
-    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskResume,
-    AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control, ControlKind, Deliver,
-    Detached, From, Listener, Reply, Resumed, Shed, Started,
+    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskInterrupt,
+    AskResume, AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control, ControlKind,
+    Deliver, Detached, Effect, From, Interrupted, Listener, Reply, Resumed, Shed, Started,
 };
 use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
 use elsewhere::{Elsewhere, TakingOver};
+use interrupting::Hearing;
 pub(crate) use keeping::Keep;
 use keeping::Kept;
 use message::StoredMessage;
@@ -105,6 +107,8 @@ pub(crate) struct Conversation {
     taking_over: TakingOver,
     /// Turns that an actor before this one left open are being ended: commands wait.
     recovering: Recovering,
+    /// A reply is being cut to what was heard of it: the next prompt waits.
+    hearing: Hearing,
     /// Who waits for the first entry to be synced.
     beginners: Vec<Reply<bool>>,
     last_stamp: Timestamp,
@@ -158,6 +162,8 @@ enum Parked {
     Resume(command::Resume, Listener, Reply<Resumed>),
     Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
     Cancel(command::CancelTurn, Reply<Cancelled>),
+    /// With what it has done already.
+    Interrupt(command::Interrupt, Effect, Reply<Interrupted>),
     Delete(command::Delete, Reply<()>),
     Adopt(Box<ImportedDocument>, Reply<Adopting>),
 }
@@ -175,6 +181,7 @@ impl Parked {
             | Self::Start(..)
             | Self::Snapshot(..)
             | Self::Cancel(..)
+            | Self::Interrupt(..)
             | Self::Delete(..)
             | Self::Adopt(..) => PARKED_MAX,
         }
@@ -291,6 +298,11 @@ enum Then {
     /// A turn that an actor before this one left open.
     Recovered,
     Deleted,
+    /// The reply of this turn was heard in part.
+    Heard {
+        turn: TurnId,
+        reply: Reply<Interrupted>,
+    },
     /// What a copy had more; whoever offered it is told with the last entry.
     Adopted {
         messages: usize,
@@ -341,6 +353,7 @@ impl Conversation {
             followers: Vec::new(),
             deleting: Deleting::default(),
             recovering: Recovering::No,
+            hearing: Hearing::No,
             beginners: Vec::new(),
             last_stamp: Timestamp::from_micros(0),
             last_active: Instant::now(),
@@ -398,6 +411,7 @@ impl Conversation {
             || (self.recovering == Recovering::Yes && !reads)
             || (command.replaces() && self.awaits_log())
             || (command.may_reopen() && self.taking_over == TakingOver::Yes)
+            || self.awaits_hearing(&command)
             || self.awaits_elsewhere(&command);
         match &self.history {
             History::None { .. } if self.cannot_tell(&command) => {
@@ -480,6 +494,9 @@ impl Conversation {
             Some(Parked::Cancel(command, reply)) => {
                 let cancelled = self.cancel(&command, ctx);
                 answer(reply, cancelled.map_err(CommandError::Engine));
+            }
+            Some(Parked::Interrupt(command, effect, reply)) => {
+                self.interrupt(command, effect, reply, ctx);
             }
             Some(Parked::Delete(command, reply)) => self.delete(&command, reply, ctx),
             Some(Parked::Adopt(document, reply)) => self.adopt(&document, Some(reply), ctx),
@@ -707,6 +724,7 @@ impl Parked {
             Self::Resume(_, _, reply) => answer(reply, Err(error.into())),
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
             Self::Cancel(_, reply) => answer(reply, Err(error.into())),
+            Self::Interrupt(_, _, reply) => answer(reply, Err(error.into())),
             Self::Delete(_, reply) => answer(reply, Err(error.into())),
             Self::Adopt(_, reply) => answer(reply, Err(error.into())),
         }
@@ -815,6 +833,15 @@ handle!(AskCancel, Cancelled, |act, msg, reply, ctx| {
         answer(reply, Err(CommandError::Retired));
     } else {
         act.carry_out(Parked::Cancel(msg.command, reply), ctx);
+    }
+});
+handle!(AskInterrupt, Interrupted, |act, msg, reply, ctx| {
+    // As stopping does.
+    if let Stage::Retired(_) = act.stage {
+        answer(reply, Err(CommandError::Retired));
+    } else {
+        let command = Parked::Interrupt(msg.command, Effect::Nothing, reply);
+        act.carry_out(command, ctx);
     }
 });
 handle!(AskDelete, (), |act, msg, reply, ctx| {

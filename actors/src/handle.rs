@@ -10,9 +10,10 @@ use crate::{
     conversation::{
         Conversation,
         command::{
-            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskResume,
-            AskSnapshot, AskStart, Attach, Attachment, Begin, CancelTurn, Cancelled, CommandError,
-            Delete, Listener, Resume, Resumed, StartTurn, Started,
+            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskInterrupt,
+            AskResume, AskSnapshot, AskStart, Attach, Attachment, Begin, CancelTurn, Cancelled,
+            CommandError, Delete, Interrupt, Interrupted, Listener, Resume, Resumed, StartTurn,
+            Started,
         },
         document::Snapshot,
     },
@@ -102,6 +103,16 @@ impl ConversationHandle {
     /// Stops turns. An empty answer: they were over already.
     pub async fn cancel(&self, command: CancelTurn) -> Result<Cancelled, EngineError> {
         self.ask(|| AskCancel {
+            command: command.clone(),
+        })
+        .await
+    }
+
+    /// Stops a turn whose reply was heard in part. When it returns, what the reply is now is in the
+    /// log, synced; the upstream call is closed before that. No turn that is started after this call
+    /// has what was not heard in its prompt. To be repeated after an error.
+    pub async fn interrupt(&self, command: Interrupt) -> Result<Interrupted, EngineError> {
+        self.ask(|| AskInterrupt {
             command: command.clone(),
         })
         .await

@@ -133,7 +133,11 @@ fn plain(
         models: &models,
         finish_reason: finish_reason.as_deref(),
     };
-    Ok(StoredMessage::new(&draft, &stamp))
+    let message = StoredMessage::new(&draft, &stamp);
+    Ok(match escaped("unsaid") {
+        Some(unsaid) => message.with_unsaid(&unsaid),
+        None => message,
+    })
 }
 
 fn content(raw: &RawJson) -> Content {

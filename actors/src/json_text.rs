@@ -198,6 +198,16 @@ pub fn escaped_at(escaped: &str, decoded: usize) -> Option<usize> {
     escaped.is_char_boundary(at).then_some(at)
 }
 
+/// Where in canonical escaped text at most so many decoded UTF-8 bytes end, not within a character.
+#[must_use]
+pub fn escaped_at_or_below(escaped: &str, decoded: usize) -> usize {
+    // A character is four bytes long at most.
+    let decoded = decoded.min(decoded_len(escaped));
+    let mut places = (decoded.saturating_sub(3)..=decoded).rev();
+    let place = places.find_map(|decoded| escaped_at(escaped, decoded));
+    place.unwrap_or_default()
+}
+
 fn preceding_backslashes(bytes: &[u8], from: usize, at: usize) -> usize {
     bytes[from..at]
         .iter()
@@ -268,6 +278,11 @@ mod tests {
                 }
             }
             prop_assert_eq!(escaped_at(escaped, plain.len() + 1), None);
+            for decoded in 0..plain.len() + 5 {
+                let below = (0..=decoded.min(plain.len())).rfind(|it| plain.is_char_boundary(*it));
+                let place = escaped_at_or_below(escaped, decoded);
+                prop_assert_eq!(Some(place), below.and_then(|it| escaped_at(escaped, it)));
+            }
             let boundaries: Vec<_> = (0..=escaped.len()).filter(|at| is_boundary(escaped, *at)).collect();
             prop_assert_eq!(boundaries, places);
         }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::helpers::{TestApp, within};
 
+mod interrupting;
 mod unanswered;
 
 /// The conversation of these tests.
@@ -72,6 +73,16 @@ struct Heard {
 impl Heard {
     async fn next(&mut self) -> Arc<Event> {
         within("the next event", self.events.recv()).await.unwrap()
+    }
+
+    /// Reads until so much of the reply's text has come.
+    async fn until_text(&mut self, text: &str) {
+        let mut bytes = 0;
+        while bytes < text.len() {
+            if let EventBody::Text { text, .. } = &self.next().await.body {
+                bytes += text.decoded_len();
+            }
+        }
     }
 
     /// The kinds of the events up to the end, which tells its finish reason.

@@ -11,13 +11,17 @@ use super::{
     document::Document,
     elsewhere::TakingOver,
     event::Outcome,
+    interrupting::Hearing,
     message::StoredMessage,
     stream::Position,
 };
 use crate::{
     error::EngineError,
     limits,
-    log::{Append, AppendError, entry::Entry},
+    log::{
+        Append, AppendError,
+        entry::{Entry, EntryHead},
+    },
     mirror::Changed,
     shared::Failpoint,
 };
@@ -64,7 +68,12 @@ impl Conversation {
             Ok(_seq) => self.committed(batch, ctx),
             Err(AppendError::Unavailable(reason)) => {
                 tracing::warn!(conversation = %self.id, %reason, "the log refuses to write");
+                let hearing = self.hearing;
                 self.not_written(batch, after_wait, ctx);
+                if hearing != self.hearing {
+                    // The next turn waited for what was not written.
+                    self.run_next(ctx);
+                }
             }
             Err(error @ AppendError::Unknown(_)) => {
                 self.lost(&error, EngineError::StorageUnavailable, batch, ctx);
@@ -88,6 +97,9 @@ impl Conversation {
                 tracing::error!(conversation = %self.id, %error, "an own entry does not fit the history");
                 self.fail(&EngineError::Restarted, ctx);
                 return;
+            }
+            if let EntryHead::Heard(heard) = &pending.head {
+                self.tell_as_heard(heard.turn);
             }
             match pending.then {
                 Then::Recovered => self.recovering = Recovering::No,
@@ -114,6 +126,7 @@ impl Conversation {
                 Then::Ended {
                     ordinal, outcome, ..
                 } => self.turn_over(ordinal, *outcome),
+                Then::Heard { turn, reply } => self.heard(turn, reply),
             }
         }
         self.account();
@@ -223,6 +236,10 @@ impl Conversation {
                     held.push(pending);
                 }
                 Then::Recovered => held.push(pending),
+                Then::Heard { reply, .. } => {
+                    self.hearing = Hearing::No;
+                    answer(reply, Err(EngineError::StorageUnavailable.into()));
+                }
                 // A mirror offers it again.
                 Then::Adopted { reply, .. } => {
                     self.taking_over = TakingOver::No;
@@ -329,6 +346,7 @@ impl Conversation {
         for pending in batch.into_iter().chain(pending) {
             match pending.then {
                 Then::Accepted { reply, .. } => answer(reply, Err(told.clone().into())),
+                Then::Heard { reply, .. } => answer(reply, Err(told.clone().into())),
                 Then::Adopted {
                     reply: Some(reply), ..
                 } => answer(reply, Err(told.clone().into())),

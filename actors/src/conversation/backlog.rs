@@ -98,6 +98,11 @@ impl Retold {
         known.insert(key, Arc::downgrade(&stream));
         Some(stream)
     }
+
+    /// A turn is told otherwise from now on, to those who ask from now on.
+    pub fn forget(&self, turn: TurnId) {
+        self.0.borrow_mut().retain(|(known, ..), _| *known != turn);
+    }
 }
 
 /// Whether something is left to be told.

@@ -115,6 +115,19 @@ pub struct CancelTurn {
     pub turn: Option<TurnId>,
 }
 
+/// Stops a turn whose reply was being listened to: what was heard of it is the reply, the rest is
+/// kept apart, and no prompt holds it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Interrupt {
+    /// Who asks.
+    pub caller: Caller,
+    /// Which.
+    pub turn: TurnId,
+    /// UTF-8 bytes of the reply's text that were heard. More than there are: all of it. Less than
+    /// were heard by an earlier command: so little; more: as little as by that.
+    pub heard: usize,
+}
+
 /// Listens to a conversation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Attach {
@@ -278,6 +291,28 @@ pub enum Took {
 pub struct Cancelled {
     /// Turns that were stopped.
     pub turns: Vec<TurnId>,
+}
+
+/// What an interruption did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Interrupted {
+    /// What became of the turn.
+    pub effect: Effect,
+    /// UTF-8 bytes of text that the reply has now.
+    pub heard: usize,
+}
+
+/// What became of a turn that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing: it was over, and its reply that short; it has none, or was replaced; there is no
+    /// such turn.
+    Nothing,
+    /// It ran or waited, and was stopped.
+    Stopped,
+    /// It was over, and its reply was cut.
+    Cut,
 }
 
 /// An event for a session.
@@ -477,6 +512,10 @@ ask! {
 ask! {
     /// [`CancelTurn`].
     AskCancel { command: CancelTurn } -> Cancelled
+}
+ask! {
+    /// [`Interrupt`].
+    AskInterrupt { command: Interrupt } -> Interrupted
 }
 ask! {
     /// [`Delete`].

@@ -17,8 +17,8 @@ use super::message::{MalformedFragment, Role, StoredMessage};
 use crate::{
     id::{MessageId, TurnId},
     log::entry::{
-        Begun, Entry, EntryHead, IdempotencyKey, Owed, Prepended, TurnAccepted, TurnEnded,
-        TurnReopened,
+        Begun, CANCELLED, Entry, EntryHead, Heard, IdempotencyKey, Owed, Prepended, TurnAccepted,
+        TurnEnded, TurnReopened,
     },
     time::Timestamp,
 };
@@ -226,6 +226,7 @@ impl Document {
             EntryHead::TurnAccepted(accepted) => self.accept(accepted, messages),
             EntryHead::TurnEnded(ended) => self.end(ended, messages.pop(), seq)?,
             EntryHead::TurnReopened(reopened) => self.reopen(reopened, seq)?,
+            EntryHead::Heard(heard) => self.hear(heard),
             EntryHead::Appended(added) => {
                 for message in &messages {
                     self.last_own = self.last_own.max(message.timestamp());
@@ -397,6 +398,25 @@ impl Document {
         record.state = TurnState::Ended(Box::new(ended.clone()));
         self.updated_at = self.updated_at.max(ended.at);
         true
+    }
+
+    /// Cuts a reply to what was heard of it; to no effect where it is gone, or that short already.
+    fn hear(&mut self, heard: &Heard) {
+        self.updated_at = self.updated_at.max(heard.at);
+        let turn = Some(heard.turn);
+        let record = self.turns.iter_mut().rfind(|it| it.turn == turn);
+        let Some(record) = record.filter(|it| it.reply_id == Some(heard.reply)) else {
+            return;
+        };
+        let cut = record.reply().and_then(|it| it.heard(heard.bytes));
+        if let (Some(cut), Some(reply)) = (cut, record.messages.last_mut()) {
+            self.bytes = self.bytes + cut.bytes() - reply.bytes();
+            *reply = cut;
+            if let TurnState::Ended(ended) = &mut record.state {
+                ended.finish_reason = CANCELLED.to_owned();
+                ended.error = None;
+            }
+        }
     }
 
     /// Puts a reply behind its turn's messages, and sees to it that times go up.

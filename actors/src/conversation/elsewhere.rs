@@ -280,6 +280,7 @@ impl Parked {
             | Self::Resume(..)
             | Self::Snapshot(..)
             | Self::Cancel(..)
+            | Self::Interrupt(..)
             | Self::Delete(..)
             | Self::Adopt(..) => false,
         }

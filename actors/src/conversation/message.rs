@@ -2,11 +2,11 @@
 //!
 //! Its members are ordered so that the form which goes into a prompt is a prefix of it:
 //! `{"role","content","name"?,"tool_call_id"?,"tool_calls"?` is the prompt form, then come
-//! `"timestamp","id","turn_id"?,"model"?,"finish_reason"?,"models"?}`. Prompts and documents copy bytes;
-//! nothing is serialized again. What a message has replaced is shown behind that, as the member
-//! `alternatives`.
+//! `"timestamp","id","turn_id"?,"model"?,"finish_reason"?,"models"?,"unsaid"?}`. Prompts and documents
+//! copy bytes; nothing is serialized again. What a message has replaced is shown behind that, as the
+//! member `alternatives`.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     id::{MessageId, TurnId},
-    json_text::JsonText,
+    json_text::{JsonText, decoded_len, escaped_at_or_below},
+    log::entry::CANCELLED,
     provider::RawJson,
     time::Timestamp,
 };
@@ -166,6 +167,9 @@ pub struct MalformedFragment(pub String);
 /// What precedes the timestamp in a fragment.
 const TIMESTAMP_MEMBER: &str = ",\"timestamp\":";
 
+/// What precedes the text of a reply that was not heard, the last member of a fragment.
+const UNSAID_MEMBER: &str = ",\"unsaid\":\"";
+
 /// What precedes the alternatives of a message that is shown with them.
 const ALTERNATIVES_MEMBER: &str = ",\"alternatives\":";
 
@@ -273,6 +277,102 @@ impl StoredMessage {
             alternatives: None,
             fragment,
         })
+    }
+
+    /// The reply with more of its text, which nobody heard.
+    #[must_use]
+    pub fn with_unsaid(self, text: &JsonText) -> Self {
+        let mut json = String::with_capacity(self.fragment.len() + text.as_escaped().len() + 16);
+        json.push_str(&self.fragment);
+        json.pop();
+        push_member(&mut json, "unsaid");
+        push_string(&mut json, text);
+        json.push('}');
+        Self {
+            fragment: json.into(),
+            ..self
+        }
+    }
+
+    /// The text that was not heard, escaped; none if its listener heard all of it.
+    #[must_use]
+    pub fn unsaid(&self) -> Option<&str> {
+        let behind = &self.fragment[self.prompt_end as usize..];
+        // Within a string the quotes would be escaped.
+        let start = behind.find(UNSAID_MEMBER)? + UNSAID_MEMBER.len();
+        behind[start..].strip_suffix("\"}")
+    }
+
+    /// The reply of which so many UTF-8 bytes were heard, not counting a character in which they
+    /// end: that is its content, and the rest is unsaid. None if it has no more text than that.
+    #[must_use]
+    pub fn heard(&self, bytes: usize) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Shape {
+            name: Option<JsonText>,
+            tool_call_id: Option<JsonText>,
+            tool_calls: Option<RawJson>,
+            turn_id: Option<TurnId>,
+            model: Option<String>,
+            #[serde(default)]
+            models: Vec<String>,
+        }
+        let (heard, unheard) = {
+            let text = &self.fragment[self.text_range()];
+            text.split_at(escaped_at_or_below(text, bytes))
+        };
+        if unheard.is_empty() {
+            return None;
+        }
+        let shape: Shape = serde_json::from_str(&self.fragment).ok()?;
+        let (mut content, mut unsaid) = (JsonText::default(), JsonText::default());
+        content.push_escaped(heard);
+        unsaid.push_escaped(unheard);
+        unsaid.push_escaped(self.unsaid().unwrap_or_default());
+        let draft = Draft {
+            role: self.role,
+            content: Content::Text(content),
+            name: shape.name,
+            tool_call_id: shape.tool_call_id,
+            tool_calls: shape.tool_calls,
+        };
+        let stamp = Stamp {
+            timestamp: self.timestamp(),
+            id: self.id()?,
+            turn: shape.turn_id,
+            model: shape.model.as_deref(),
+            models: &shape.models,
+            finish_reason: Some(CANCELLED),
+        };
+        let reply = Self::new(&draft, &stamp).with_unsaid(&unsaid);
+        Some(Self {
+            alternatives: self.alternatives.clone(),
+            ..reply
+        })
+    }
+
+    /// Whether it says nothing at all: a reply that was stopped before anything of it was heard.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.prompt_prefix() == "{\"role\":\"assistant\",\"content\":\"\""
+    }
+
+    /// Role and content with what is unsaid of it, comparable with [`Draft::comparable`].
+    #[must_use]
+    pub fn uncut(&self) -> Cow<'_, str> {
+        match self.unsaid() {
+            None => self.comparable().into(),
+            Some(unsaid) => {
+                let heard = &self.fragment[..self.text_range().end];
+                format!("{heard}{unsaid}\"").into()
+            }
+        }
+    }
+
+    /// UTF-8 bytes of the text of a plain-text message.
+    #[must_use]
+    pub fn text_len(&self) -> usize {
+        decoded_len(&self.fragment[self.text_range()])
     }
 
     /// The JSON object, as the document shows it but for its alternatives.
@@ -536,6 +636,62 @@ mod tests {
             let later = message.at(stamp.timestamp.next());
             prop_assert_eq!(later.timestamp(), stamp.timestamp.next());
             prop_assert_eq!(later.bytes(), message.bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_heard_and_what_was_not_are_the_whole(
+            text in "([é\"\\\\\n\u{1}a-c🚀]|,\"unsaid\":\"){0,12}", cuts in prop::collection::vec(0_usize..40, 1..4),
+            calls in any::<bool>(), alternative in any::<bool>(),
+        ) {
+            let draft = Draft {
+                tool_calls: calls.then(|| RawJson(RawValue::from_string("[{\"unsaid\":\"x\"}]".into()).unwrap())),
+                ..Draft::text(Role::Assistant, JsonText::escape(&text))
+            };
+            let all = alternative.then(|| plain("old")).into_iter().collect();
+            let models = ["a\",\"unsaid\":\"".to_owned(), "b".to_owned()];
+            let whole = StoredMessage::new(&draft, &Stamp { models: &models, ..stamp() }).with_alternatives(all);
+            prop_assert_eq!(whole.unsaid(), None);
+            let mut message = whole.clone();
+            for bytes in cuts {
+                let before = crate::json_text::unescape(&message.fragment()[message.text_range()]);
+                let bound = (0..=bytes.min(before.len())).rfind(|it| before.is_char_boundary(*it)).unwrap();
+                let Some(heard) = message.heard(bytes) else {
+                    prop_assert_eq!(bound, before.len());
+                    continue;
+                };
+                prop_assert!(bound < before.len(), "there is less of it than before");
+                prop_assert_eq!(heard.text_len(), bound);
+                let value: serde_json::Value = serde_json::from_str(heard.fragment()).unwrap();
+                prop_assert_eq!(&value["content"], &text[..bound]);
+                prop_assert_eq!(&value["unsaid"], &text[bound..]);
+                prop_assert_eq!(&value["finish_reason"], "cancelled");
+                let wanted: serde_json::Value = serde_json::from_str(whole.fragment()).unwrap();
+                for same in ["tool_calls", "model", "models", "id", "turn_id", "timestamp"] {
+                    prop_assert_eq!(value.get(same), wanted.get(same), "{}", same);
+                }
+                prop_assert_eq!(heard.uncut(), whole.comparable());
+                prop_assert!(!heard.prompt_prefix().contains(",\"unsaid\":\""));
+                prop_assert_eq!(heard.is_silent(), bound == 0 && !calls);
+                prop_assert_eq!(heard.alternatives(), whole.alternatives());
+                prop_assert_eq!(&StoredMessage::from_fragment(heard.whole()).unwrap(), &heard);
+                message = heard;
+            }
+        }
+    }
+
+    #[test]
+    fn only_text_is_heard() {
+        for content in [
+            Content::Null,
+            Content::Parts(RawJson(RawValue::from_string("[\"a\"]".into()).unwrap())),
+        ] {
+            let draft = Draft {
+                content,
+                ..Draft::text(Role::Assistant, JsonText::default())
+            };
+            assert_eq!(StoredMessage::new(&draft, &stamp()).heard(0), None);
         }
     }
 

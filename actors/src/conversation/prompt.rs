@@ -1,5 +1,7 @@
 //! Puts a chat-completions request together from stored fragments. Pure.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{
@@ -45,7 +47,8 @@ pub fn assemble(
             .iter()
             .flat_map(|turn| &turn.messages)
             .chain(new)
-            .filter(|message| message.role() != Role::System)
+            // Strict upstreams refuse a message that says nothing.
+            .filter(|message| message.role() != Role::System && !message.is_silent())
     };
     let bytes: usize = messages()
         .map(|message| message.prompt_prefix().len() + 2)
@@ -178,21 +181,25 @@ impl Window<'_> {
 /// How many of the drafts at the start repeat the end of the history.
 ///
 /// Clients that keep the conversation themselves send it whole each time. The longest run at the
-/// start of `drafts` that equals (role, content) the end of the history is theirs and ours.
-/// Linear in the number of drafts.
+/// start of `drafts` that equals (role, content) the end of the history is theirs and ours. Of a
+/// reply that was heard in part they may have all. Linear in the number of drafts, for each reply
+/// that was heard in part.
 #[must_use]
 pub fn repeated(history: &[TurnRecord], drafts: &[Draft]) -> usize {
     if drafts.is_empty() {
         return 0;
     }
     let wanted: Vec<String> = drafts.iter().map(Draft::comparable).collect();
-    let mut tail: Vec<&str> = history
+    let mut tail: Vec<Cow<'_, str>> = history
         .iter()
         .rev()
         .flat_map(|turn| turn.messages.iter().rev())
         .filter(|message| message.role() != Role::System)
         .take(drafts.len())
-        .map(StoredMessage::comparable)
+        .map(|message| match message.uncut() {
+            Cow::Owned(uncut) if wanted.contains(&uncut) => uncut.into(),
+            Cow::Owned(_) | Cow::Borrowed(_) => message.comparable().into(),
+        })
         .collect();
     tail.reverse();
     // The prefix function of the drafts (Knuth, Morris, Pratt), run over the end of the history.

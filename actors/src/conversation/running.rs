@@ -14,12 +14,14 @@ use super::{
     context,
     document::{Document, TurnState},
     event::Outcome,
+    interrupting::Hearing,
     message::{Content, Draft, Role, Stamp, StoredMessage},
     orphan::Orphan,
     prompt,
     usage::tokens_of,
 };
 use crate::{
+    caller::Caller,
     error::EngineError,
     id::TurnId,
     json_text::JsonText,
@@ -39,6 +41,8 @@ pub(super) enum Why {
     Complete,
     Failed(EngineError),
     Cancelled,
+    /// Its listener interrupted it, having heard so many UTF-8 bytes of its text.
+    Heard(usize),
     Abandoned,
     Interrupted(EngineError),
 }
@@ -56,7 +60,8 @@ enum Shorter {
 impl Conversation {
     /// Runs the turn that waits first, if none runs.
     pub(super) fn run_next(&mut self, ctx: &mut Context<Self>) {
-        if self.running.is_some() {
+        let retired = matches!(self.stage, Stage::Retired(_));
+        if self.running.is_some() || self.hearing == Hearing::Yes || retired {
             return;
         }
         let asks = |next: &Waiting| next.owed == Owed::Reply;
@@ -264,6 +269,14 @@ impl Conversation {
         }
         let (ordinal, turn, attempt) = (running.ordinal, running.turn, running.attempt);
         let finish = running.finish.take();
+        let heard = match why {
+            Why::Heard(bytes) => bytes,
+            Why::Complete
+            | Why::Failed(_)
+            | Why::Cancelled
+            | Why::Abandoned
+            | Why::Interrupted(_) => usize::MAX,
+        };
         // What comes behind its finish reason is no part of the reply: it is whole.
         let why = match finish {
             Some(_) => Why::Complete,
@@ -278,7 +291,11 @@ impl Conversation {
                 tool_calls.finish(reason.unwrap_or(UNKNOWN))
             }
             // The arguments may be cut anywhere, and no prompt may hold a call in pieces.
-            Why::Failed(_) | Why::Cancelled | Why::Abandoned | Why::Interrupted(_) => None,
+            Why::Failed(_)
+            | Why::Cancelled
+            | Why::Heard(_)
+            | Why::Abandoned
+            | Why::Interrupted(_) => None,
         };
         let model = running.model.clone();
         let Some(stream) = self.streams.get(ordinal) else {
@@ -287,13 +304,13 @@ impl Conversation {
         let head = stream.head().clone();
         let text = stream.text();
         let reasoning = Some(stream.reasoning()).filter(|text| !text.is_empty());
-        let (finish_reason, native_finish_reason, error) = match why {
+        let (mut finish_reason, mut native_finish_reason, error) = match why {
             Why::Complete => match finish {
                 Some((reason, native)) => (reason, native, None),
                 None => (UNKNOWN.to_owned(), None, None),
             },
             Why::Failed(error) => (FAILED.to_owned(), None, Some(error)),
-            Why::Cancelled => (CANCELLED.to_owned(), None, None),
+            Why::Cancelled | Why::Heard(_) => (CANCELLED.to_owned(), None, None),
             Why::Abandoned => (ABANDONED.to_owned(), None, None),
             Why::Interrupted(error) => (INTERRUPTED.to_owned(), None, Some(error)),
         };
@@ -303,7 +320,7 @@ impl Conversation {
             .map_or(now, |document| document.reply_timestamp(turn, now))
             .max(self.unlogged_stamp(ordinal));
         let draft = reply_draft(text, tool_calls);
-        let reply = draft.map(|draft| {
+        let mut reply = draft.map(|draft| {
             let model = writer(&head.model, &model);
             StoredMessage::new(
                 &draft,
@@ -319,6 +336,14 @@ impl Conversation {
         });
         if let (Some(reply), Some(stream)) = (&reply, self.streams.get_mut(ordinal)) {
             stream.settle(reply);
+        }
+        if let Some(cut) = reply.as_ref().and_then(|it| it.heard(heard)) {
+            finish_reason = CANCELLED.to_owned();
+            native_finish_reason = None;
+            if let Some(stream) = self.streams.get_mut(ordinal) {
+                stream.cut(&cut);
+            }
+            reply = Some(cut);
         }
         if let Some(usage) = &usage {
             let tokens = tokens_of(usage);
@@ -375,14 +400,7 @@ impl Conversation {
         command: &CancelTurn,
         ctx: &mut Context<Self>,
     ) -> Result<Cancelled, EngineError> {
-        // A conversation whose first entry is being synced exists for whoever began it.
-        if self.document().is_none() && self.begun == Begun::No {
-            return Err(EngineError::NotFound);
-        }
-        let owner = self.document().and_then(Document::user_id);
-        if !command.caller.may_use(owner) {
-            return Err(EngineError::NotFound);
-        }
+        self.may_stop(&command.caller)?;
         let wanted = |turn| command.turn.is_none_or(|wanted| wanted == turn);
         let mut turns = Vec::new();
         // Those that wait first, else ending the running one would start the next.
@@ -409,7 +427,22 @@ impl Conversation {
         Ok(Cancelled { turns })
     }
 
-    fn end_unstarted(&mut self, waiting: &Waiting, reason: &str, error: Option<EngineError>) {
+    pub(super) fn may_stop(&self, caller: &Caller) -> Result<(), EngineError> {
+        // A conversation whose first entry is being synced exists for whoever began it.
+        let exists = self.document().is_some() || self.begun == Begun::Yes;
+        let owner = self.document().and_then(Document::user_id);
+        match exists && caller.may_use(owner) {
+            true => Ok(()),
+            false => Err(EngineError::NotFound),
+        }
+    }
+
+    pub(super) fn end_unstarted(
+        &mut self,
+        waiting: &Waiting,
+        reason: &str,
+        error: Option<EngineError>,
+    ) {
         // Not before its messages, whatever the clock does.
         let timestamp = Timestamp::now().max(self.last_stamp);
         let mut outcome = Outcome::failed(Arc::default(), reason, EngineError::Restarted);

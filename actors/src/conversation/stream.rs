@@ -375,6 +375,39 @@ impl TurnStream {
         }
     }
 
+    /// No more of the reply was heard than this one says: whoever has not been told more of it is
+    /// told that. The places of all items stay, for those who read them.
+    pub fn cut(&mut self, reply: &StoredMessage) {
+        let Range { mut start, end } = reply.text_range();
+        let nothing = || Item::Text(Span::Stored(reply.fragment().clone(), end..end));
+        for item in &mut self.items {
+            match item {
+                Item::Text(span) => {
+                    let range = start..end.min(start + span.as_str().len());
+                    start = range.end;
+                    *span = Span::Stored(reply.fragment().clone(), range);
+                }
+                Item::Whole(EventBody::Seam { offset, .. })
+                    if *offset > reply.text_len() as u64 =>
+                {
+                    *item = nothing();
+                }
+                // A turn that was stopped has none.
+                Item::Whole(EventBody::Finish { .. }) => *item = nothing(),
+                Item::Whole(EventBody::Ended(outcome)) => {
+                    *outcome = Arc::new(Outcome {
+                        finish_reason: CANCELLED.to_owned(),
+                        native_finish_reason: None,
+                        reply: Some(reply.clone()),
+                        error: None,
+                        ..Outcome::clone(outcome)
+                    });
+                }
+                Item::Reasoning(_) | Item::Whole(_) => {}
+            }
+        }
+    }
+
     /// Escaped bytes of all reply text so far.
     #[must_use]
     pub fn text_bytes(&self) -> usize {

@@ -36,6 +36,8 @@ pub enum EntryHead {
     TurnEnded(TurnEnded),
     /// A turn that ended without text runs once more.
     TurnReopened(TurnReopened),
+    /// A reply was heard in part: the rest is unsaid.
+    Heard(Heard),
     /// Messages without a turn, behind what is there: a suffix that the log had lost.
     Appended(Added),
     /// Messages without a turn, before what is there: a document that was found late.
@@ -159,6 +161,20 @@ pub struct TurnReopened {
     pub model: String,
 }
 
+/// A reply that was over was heard in part: its text is cut, and its finish reason is
+/// [`CANCELLED`]. To no effect where it is that short already, or was replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heard {
+    /// When.
+    pub at: Timestamp,
+    /// The turn of the reply.
+    pub turn: TurnId,
+    /// The reply.
+    pub reply: MessageId,
+    /// UTF-8 bytes of its text that were heard.
+    pub bytes: usize,
+}
+
 /// Messages without a turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Added {
@@ -224,20 +240,25 @@ impl EntryHead {
             Self::TurnAccepted(accepted) => accepted.at,
             Self::TurnEnded(ended) => ended.at,
             Self::TurnReopened(reopened) => reopened.at,
+            Self::Heard(heard) => heard.at,
             Self::Appended(added) => added.at,
             Self::Prepended(prepended) => prepended.at,
             Self::Deleted(deleted) => deleted.at,
         }
     }
 
-    /// The turn that it is about, and which run of it.
+    /// The turn that it begins or ends, and which run of it.
     #[must_use]
     pub fn turn(&self) -> Option<(TurnId, u32)> {
         match self {
             Self::TurnAccepted(accepted) => Some((accepted.turn, 1)),
             Self::TurnEnded(ended) => Some((ended.turn, ended.attempt)),
             Self::TurnReopened(reopened) => Some((reopened.turn, reopened.attempt)),
-            Self::Begun(_) | Self::Appended(_) | Self::Prepended(_) | Self::Deleted(_) => None,
+            Self::Begun(_)
+            | Self::Heard(_)
+            | Self::Appended(_)
+            | Self::Prepended(_)
+            | Self::Deleted(_) => None,
         }
     }
 }

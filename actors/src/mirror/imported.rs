@@ -81,7 +81,7 @@ pub enum ImportError {
 }
 
 /// Members of a message that a conversation takes over.
-const TAKEN_OVER: [&str; 8] = [
+const TAKEN_OVER: [&str; 9] = [
     "id",
     "turn_id",
     "name",
@@ -90,6 +90,7 @@ const TAKEN_OVER: [&str; 8] = [
     "model",
     "finish_reason",
     "models",
+    "unsaid",
 ];
 
 impl ImportedDocument {

@@ -36,6 +36,8 @@ enum Step {
     Fail,
     /// A turn that ended without a reply runs again, if no turn that replaces is under way.
     Reopen(usize),
+    /// So many bytes of a reply turn out to have been heard.
+    Hear(usize, usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -46,6 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => Just(Step::Reply),
         1 => Just(Step::Fail),
         1 => (0usize..99).prop_map(Step::Reopen),
+        2 => (0usize..99, 0usize..20).prop_map(|(which, bytes)| Step::Hear(which, bytes)),
     ];
     prop::collection::vec(step, 0..40)
 }
@@ -97,7 +100,7 @@ impl Course {
     }
 
     fn message(&mut self, role: Role, id: MessageId, turn: TurnId) -> StoredMessage {
-        let text = format!("{} {}", role.as_str(), self.clock);
+        let text = format!("{} \"é\" {}", role.as_str(), self.clock);
         let stamp = Stamp {
             timestamp: self.now(),
             id,
@@ -226,8 +229,36 @@ impl Course {
         messages.filter_map(StoredMessage::id).collect()
     }
 
+    fn hear(&mut self, which: usize, bytes: usize) {
+        let replies = self.document.turns().iter();
+        let replies: Vec<_> = replies
+            .filter_map(|it| Some((it.turn?, it.reply()?)))
+            .collect();
+        let Some((turn, reply)) = replies.get(which % replies.len().max(1)) else {
+            return;
+        };
+        let (turn, before, heard) = (*turn, (*reply).clone(), reply.heard(bytes));
+        let entry = EntryHead::Heard(Heard {
+            at: self.now(),
+            turn,
+            reply: before.id().unwrap(),
+            bytes,
+        });
+        let others = whole(&self.document).into_iter();
+        let others: Vec<_> = others.filter(|it| *it != before.whole()).collect();
+        self.append(entry, &[]);
+        let record = self.document.turn(turn).unwrap();
+        assert_eq!(record.reply(), heard.as_ref().or(Some(&before)));
+        if let (Some(_), TurnState::Ended(ended)) = (heard, &record.state) {
+            assert_eq!(ended.finish_reason, CANCELLED);
+        }
+        let after = whole(&self.document);
+        assert!(others.iter().all(|it| after.contains(it)), "others stay");
+    }
+
     fn step(&mut self, step: Step) {
         match step {
+            Step::Hear(which, bytes) => self.hear(which, bytes),
             Step::Say => self.accept(true, None),
             Step::Again(which) => self.replace(which, Kind::Reply),
             Step::Edit(which) => self.replace(which, Kind::Message),

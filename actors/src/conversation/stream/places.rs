@@ -94,10 +94,15 @@ impl TurnStream {
             Some(Item::Text(span)) => decoded_len(&span.as_str()[..byte]) as u64,
             Some(Item::Reasoning(_) | Item::Whole(_)) | None => 0,
         };
+        let offset = before.sum::<u64>() + here;
+        if cursor.offset > offset {
+            // There was more text when it was given out: the reply was heard in part.
+            return Err(beyond);
+        }
         Ok(Position {
             item: cursor.item,
             byte: cursor.byte,
-            offset: before.sum::<u64>() + here,
+            offset,
             ordinal: 0,
         })
     }
@@ -276,19 +281,22 @@ impl TurnStream {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         conversation::{
             document::{TurnRecord, TurnState},
-            event::{Event, Received},
+            event::{Event, Outcome, Received},
             message::{Draft, Role, Stamp, StoredMessage},
             stream::Streams,
         },
+        error::EngineError,
         id::{MessageId, TurnId},
         json_text::unescape,
-        log::entry::{INTERRUPTED, TurnEnded},
+        log::entry::{CANCELLED, INTERRUPTED, TurnEnded},
         provider::RawJson,
         time::Timestamp,
     };
@@ -358,9 +366,17 @@ mod tests {
         };
         let draft = Draft::text(Role::Assistant, JsonText::escape(text));
         let reply = (!text.is_empty()).then(|| StoredMessage::new(&draft, &stamp));
+        logged(turn, reply, finish_reason)
+    }
+
+    /// The same turn as the log has it, with this reply.
+    fn logged(turn: TurnId, reply: Option<StoredMessage>, finish_reason: &str) -> TurnStream {
         let record = TurnRecord {
             turn: Some(turn),
-            reply_id: Some(stamp.id),
+            reply_id: reply
+                .as_ref()
+                .and_then(StoredMessage::id)
+                .or(Some(MessageId::now())),
             messages: reply.into_iter().collect(),
             runs: smallvec::SmallVec::from_iter([1]),
             state: TurnState::Ended(Box::new(TurnEnded {
@@ -513,6 +529,80 @@ mod tests {
                 }).collect();
                 if passing == Passing::Silence {
                     prop_assert_eq!(told, reasoning);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_place_beyond_what_was_heard_is_none_and_every_other_one_holds(
+            pieces in pieces(), heard in 0usize..40, bytes_max in 6usize..24, over in any::<bool>(),
+        ) {
+            let turn = TurnId::now();
+            let (mut streams, ordinal, text) = live(turn, &pieces);
+            let stamp = Stamp {
+                timestamp: Timestamp::from_micros(1),
+                id: MessageId::now(),
+                turn: Some(turn),
+                model: None,
+                finish_reason: Some("stop"),
+                models: &[],
+            };
+            let whole = StoredMessage::new(&Draft::text(Role::Assistant, JsonText::escape(&text)), &stamp);
+            let Some(cut) = whole.heard(heard) else { return Ok(()) };
+            let outcome = |reply: &StoredMessage, reason| {
+                let failed = Outcome::failed(Arc::default(), reason, EngineError::Restarted);
+                Arc::new(Outcome { reply: Some(reply.clone()), error: None, ..failed })
+            };
+            let stream = streams.get_mut(ordinal).unwrap();
+            stream.settle(&whole);
+            if over {
+                stream.end(outcome(&whole, "stop"));
+            }
+            let full = logged(turn, Some(whole), "stop");
+            let mut places = Vec::new();
+            for told in [&*stream, &full] {
+                let (mut at, mut seen) = (Position::default(), String::new());
+                while let Some((event, after)) = told.read(at, bytes_max) {
+                    if let EventBody::Text { text, .. } = &event.body {
+                        seen.push_str(&unescape(text.as_escaped()));
+                    }
+                    places.push((event.cursor, after, seen.clone()));
+                    at = after;
+                }
+            }
+
+            stream.cut(&cut);
+            if !over {
+                stream.end(outcome(&cut, CANCELLED));
+            }
+
+            let kept = cut.text_len();
+            let again = logged(turn, Some(cut), CANCELLED);
+            for (cursor, position, seen) in places {
+                for told in [&*stream, &again] {
+                    match told.place(0, cursor) {
+                        Ok(place) => {
+                            let rest = events_of(told, place, bytes_max);
+                            prop_assert_eq!(format!("{seen}{}", text_of(&rest)), &text[..kept]);
+                            let last = rest.last().map(|it| &it.body);
+                            let told_all = cursor.seen == Seen::Ended;
+                            prop_assert!(told_all || matches!(last, Some(EventBody::Ended(it)) if it.finish_reason == CANCELLED));
+                        }
+                        Err(misplaced) => {
+                            let beyond = Misplaced::Beyond { kept: kept as u64 };
+                            let untellable = cursor.seen == Seen::Delta && cursor.epoch != told.epoch;
+                            prop_assert!(misplaced == beyond && seen.len() > kept || untellable);
+                        }
+                    }
+                }
+                // One that reads on where it had come to is told no more of it, and the end.
+                if cursor.epoch == stream.epoch {
+                    let rest = events_of(stream, position, bytes_max);
+                    let told = format!("{seen}{}", text_of(&rest));
+                    prop_assert_eq!(told, &text[..kept.max(seen.len())]);
+                    prop_assert!(cursor.seen == Seen::Ended || rest.last().is_some_and(Event::is_last));
                 }
             }
         }

@@ -25,6 +25,7 @@ pub(super) enum Kind {
     Appended = 5,
     Prepended = 6,
     Deleted = 7,
+    Heard = 8,
 }
 
 impl Kind {
@@ -37,6 +38,7 @@ impl Kind {
             EntryHead::Appended(_) => Self::Appended,
             EntryHead::Prepended(_) => Self::Prepended,
             EntryHead::Deleted(_) => Self::Deleted,
+            EntryHead::Heard(_) => Self::Heard,
         }
     }
 
@@ -194,7 +196,7 @@ mod tests {
     use crate::{
         id::{MessageId, TurnId},
         log::entry::{
-            Added, Begun, Deleted, IdempotencyKey, Owed, Prepended, TurnAccepted, TurnEnded,
+            Added, Begun, Deleted, Heard, IdempotencyKey, Owed, Prepended, TurnAccepted, TurnEnded,
             TurnReopened,
         },
         provider::RawJson,
@@ -326,6 +328,14 @@ mod tests {
                     character_id,
                 })
             }),
+            (at(), any::<u128>(), any::<u128>(), any::<usize>()).prop_map(
+                |(at, turn, reply, bytes)| EntryHead::Heard(Heard {
+                    at,
+                    turn: TurnId(Uuid::from_u128(turn)),
+                    reply: MessageId(Uuid::from_u128(reply)),
+                    bytes,
+                })
+            ),
             (at(), any::<u64>())
                 .prop_map(|(at, incarnation)| EntryHead::Deleted(Deleted { at, incarnation })),
         ]
@@ -344,7 +354,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_an_error_or_an_entry(
-            kind in 0i64..9,
+            kind in 0i64..10,
             head in prop::collection::vec(any::<u8>(), 0..40),
             lengths in prop::option::of(prop::collection::vec(any::<u8>(), 0..12)),
             body in prop::collection::vec(any::<u8>(), 0..40),

@@ -307,6 +307,7 @@ impl Writer {
                 EntryHead::Begun(_)
                 | EntryHead::TurnAccepted(_)
                 | EntryHead::TurnReopened(_)
+                | EntryHead::Heard(_)
                 | EntryHead::Appended(_)
                 | EntryHead::Prepended(_) => {}
             }

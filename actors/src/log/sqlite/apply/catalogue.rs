@@ -88,7 +88,10 @@ fn change(append: &EncodedAppend) -> Change<'_> {
                 change.created_at = Some(prepended.created_at.micros());
                 change.found = true;
             }
-            EntryHead::TurnEnded(_) | EntryHead::TurnReopened(_) | EntryHead::Appended(_) => {}
+            EntryHead::TurnEnded(_)
+            | EntryHead::TurnReopened(_)
+            | EntryHead::Heard(_)
+            | EntryHead::Appended(_) => {}
         }
         change.bytes += bytes;
     }
