@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, WrapFuture};
 use idol_actors::{
     conversation::{
-        command::CancelTurn,
+        command::{CancelTurn, Interrupt},
         event::{Event, EventBody},
     },
     error::EngineError,
@@ -251,10 +251,23 @@ impl WsSession {
         self.interrupting = Busy::Yes;
         let interrupt = async move {
             let silenced = speaker.send(Silence).await;
-            let Silenced { .. } = silenced.map_err(|_gone| EngineError::Restarted)?;
-            let turn = Some(turn);
-            let cancel = CancelTurn { caller, turn };
-            conversation.cancel(cancel).await.map(|_| ())
+            let Silenced { heard, .. } = silenced.map_err(|_gone| EngineError::Restarted)?;
+            match heard {
+                Some(heard) => {
+                    let interrupt = Interrupt {
+                        caller,
+                        turn,
+                        heard,
+                    };
+                    conversation.interrupt(interrupt).await.map(|_| ())
+                }
+                // It was read.
+                None => {
+                    let turn = Some(turn);
+                    let cancel = CancelTurn { caller, turn };
+                    conversation.cancel(cancel).await.map(|_| ())
+                }
+            }
         };
         ctx.spawn(interrupt.into_actor(self).map(move |interrupted, act, ctx| {
             act.interrupting = Busy::No;
