@@ -141,7 +141,7 @@ impl Actor for TtsStreamSession {
             .start()
         });
         if let Some(pieces) = self.pieces.clone() {
-            // Who leaves is noticed though the voice may say nothing for long.
+            // Who leaves need not be noticed by the next piece alone.
             let left = async move { pieces.closed().await };
             ctx.spawn(left.into_actor(self).map(|(), _, ctx| ctx.stop()));
         }
