@@ -86,7 +86,7 @@ impl Heard {
     }
 
     /// The kinds of the events up to the end, which tells its finish reason.
-    async fn to_the_end(&mut self) -> Vec<String> {
+    async fn until_the_end(&mut self) -> Vec<String> {
         let mut kinds = Vec::new();
         loop {
             let event = self.next().await;

@@ -60,7 +60,7 @@ async fn talking(app: &TestApp, text: &str) -> (Heard, Gate) {
 async fn told(app: &TestApp, text: &str) -> Heard {
     app.simulator.script(Script::new().text(text));
     let mut turn = start(app, saying("Tell me")).await;
-    assert_eq!(turn.to_the_end().await.last().unwrap(), "stop");
+    assert_eq!(turn.until_the_end().await.last().unwrap(), "stop");
     turn
 }
 
@@ -101,7 +101,7 @@ async fn a_reply_under_way_is_stored_as_it_was_heard() {
     let stopped = interrupted(&app, id, "Yes, ".len() + 2).await;
 
     assert_eq!(stopped, effect(Effect::Stopped, "Yes, ".len()));
-    assert_eq!(turn.to_the_end().await, ["cancelled"]);
+    assert_eq!(turn.until_the_end().await, ["cancelled"]);
     app.assert_nothing_left().await;
     let (stored, tag) = reply(&app).await;
     assert_eq!(stored["content"], "Yes, ");
@@ -129,7 +129,7 @@ async fn a_reply_of_which_nothing_was_heard_is_in_no_prompt() {
     let stopped = interrupted(&app, turn.started.turn, 0).await;
 
     assert_eq!(stopped, effect(Effect::Stopped, 0));
-    assert_eq!(turn.to_the_end().await, ["cancelled"]);
+    assert_eq!(turn.until_the_end().await, ["cancelled"]);
     let (stored, _) = reply(&app).await;
     assert_eq!(
         (&stored["content"], &stored["unsaid"]),
@@ -146,7 +146,7 @@ async fn all_that_came_and_was_heard_is_the_reply() {
     let stopped = interrupted(&app, turn.started.turn, 3).await;
 
     assert_eq!(stopped, effect(Effect::Stopped, 3));
-    assert_eq!(turn.to_the_end().await, ["cancelled"]);
+    assert_eq!(turn.until_the_end().await, ["cancelled"]);
     let (stored, _) = reply(&app).await;
     assert_eq!(stored["content"], "Yes");
     assert!(stored.get("unsaid").is_none());
@@ -209,9 +209,9 @@ async fn a_turn_that_waits_is_stopped() {
     let stopped = interrupted(&app, waits.started.turn, 0).await;
 
     assert_eq!(stopped, effect(Effect::Stopped, 0));
-    assert_eq!(waits.to_the_end().await, ["received", "cancelled"]);
+    assert_eq!(waits.until_the_end().await, ["received", "cancelled"]);
     gate.open();
-    assert_eq!(runs.to_the_end().await.last().unwrap(), "stop");
+    assert_eq!(runs.until_the_end().await.last().unwrap(), "stop");
 }
 
 #[actix::test]

@@ -40,7 +40,7 @@ async fn the_message_is_durable_and_the_turn_over_without_a_word_to_the_upstream
 
     let mut heard = start(&app, keeping("I am Alice")).await;
 
-    assert_eq!(heard.to_the_end().await, ["received", "unanswered"]);
+    assert_eq!(heard.until_the_end().await, ["received", "unanswered"]);
     let document = app.document(ID).await;
     let messages = document["messages"].as_array().unwrap();
     assert_eq!(contents(messages), ["I am Alice"]);
@@ -51,7 +51,7 @@ async fn the_message_is_durable_and_the_turn_over_without_a_word_to_the_upstream
     assert_eq!(appends, 1, "one sync for the message and the turn's end");
     // Said once more, it is another message: nobody answered the first.
     let mut again = start(&app, keeping("I am Alice")).await;
-    assert_eq!(again.to_the_end().await, ["received", "unanswered"]);
+    assert_eq!(again.until_the_end().await, ["received", "unanswered"]);
     app.chat(ID, "Who am I?").await;
     let asked = prompt(&app.simulator.chat_requests()[0]);
     assert_eq!(contents(&asked), ["I am Alice", "I am Alice", "Who am I?"]);
@@ -68,7 +68,7 @@ async fn no_provider_is_needed() {
 
     let mut heard = start(&app, keeping("I am Alice")).await;
 
-    assert_eq!(heard.to_the_end().await, ["received", "unanswered"]);
+    assert_eq!(heard.until_the_end().await, ["received", "unanswered"]);
     assert_eq!(texts(&app).await, ["I am Alice"]);
 }
 
@@ -86,9 +86,9 @@ async fn it_keeps_its_place_among_turns_that_run_and_wait() {
     assert!(!events.is_last(), "it waits for its turn");
     gate.open();
 
-    assert_eq!(kept.to_the_end().await, ["unanswered"]);
+    assert_eq!(kept.until_the_end().await, ["unanswered"]);
     for answered in [&mut first, &mut last] {
-        assert_eq!(answered.to_the_end().await.last().unwrap(), "stop");
+        assert_eq!(answered.until_the_end().await.last().unwrap(), "stop");
     }
     assert_eq!(texts(&app).await[..4], ["first", "one two", "kept", "last"]);
     let asked = prompt(&app.simulator.chat_requests()[1]);
@@ -106,7 +106,7 @@ async fn watchers_are_told_the_message_and_an_end_without_a_reply() {
     watcher.until("conversation_started").await;
 
     let mut heard = start(&app, keeping("I am Alice")).await;
-    heard.to_the_end().await;
+    heard.until_the_end().await;
 
     let told = watcher.until("response_complete").await;
     assert_eq!(types(&told), ["user_message", "response_complete"]);
@@ -143,13 +143,13 @@ async fn a_repeat_with_its_key_is_the_same_turn() {
         ..keeping("I am Alice")
     };
     let mut first = start(&app, keyed()).await;
-    first.to_the_end().await;
+    first.until_the_end().await;
 
     let mut again = start(&app, keyed()).await;
 
     assert_eq!(again.started.took, Took::Repeat);
     assert_eq!(again.started.turn, first.started.turn);
-    assert_eq!(again.to_the_end().await, ["received", "unanswered"]);
+    assert_eq!(again.until_the_end().await, ["received", "unanswered"]);
     watch.panic_at(Failpoint::Progress, ID, 1);
     assert_eq!(
         app.post("/chat", crate::helpers::say(ID, "x"))
@@ -160,7 +160,7 @@ async fn a_repeat_with_its_key_is_the_same_turn() {
     let mut out_of_the_log = start(&app, keyed()).await;
     assert_eq!(out_of_the_log.started.turn, first.started.turn);
     assert_eq!(
-        out_of_the_log.to_the_end().await,
+        out_of_the_log.until_the_end().await,
         ["received", "unanswered"]
     );
     assert_eq!(texts(&app).await, ["I am Alice", "x"]);
@@ -190,7 +190,7 @@ async fn one_that_waited_when_its_actor_died_is_over_all_the_same() {
 
     let mut again = start(&app, command).await;
 
-    assert_eq!(again.to_the_end().await, ["received", "unanswered"]);
+    assert_eq!(again.until_the_end().await, ["received", "unanswered"]);
     assert_eq!(texts(&app).await.last().unwrap(), "kept");
     assert_eq!(app.simulator.chat_requests().len(), 1);
 }
@@ -207,7 +207,7 @@ async fn a_server_that_stops_ends_one_that_waits_as_what_it_is() {
 
     let stopped = tokio::spawn(app.stop());
 
-    assert_eq!(waits.to_the_end().await, ["received", "unanswered"]);
+    assert_eq!(waits.until_the_end().await, ["received", "unanswered"]);
     gate.open();
     within("the stop", stopped).await.unwrap();
 }
