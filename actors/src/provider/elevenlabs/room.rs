@@ -147,7 +147,14 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use futures::poll;
+
     use super::*;
+
+    const EMPTY: RoomState = RoomState {
+        speaking: 0,
+        queued: 0,
+    };
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(30)
@@ -157,65 +164,41 @@ mod tests {
     async fn first_sentences_go_before_later_ones() {
         let room = SpeechRoom::new(1, 8);
         let held = room.enter(Urgency::Later, soon()).await.unwrap();
-        let enter = |urgency| {
-            let room = room.clone();
-            tokio::spawn(async move { room.enter(urgency, soon()).await.unwrap() })
-        };
-        let later = enter(Urgency::Later);
-        while room.state().queued < 1 {
-            tokio::task::yield_now().await;
-        }
-        let first = enter(Urgency::First);
-        while room.state().queued < 2 {
-            tokio::task::yield_now().await;
-        }
+        let mut later = Box::pin(room.enter(Urgency::Later, soon()));
+        let mut first = Box::pin(room.enter(Urgency::First, soon()));
+        assert!(poll!(later.as_mut()).is_pending());
+        assert!(poll!(first.as_mut()).is_pending());
+        assert_eq!(room.state().queued, 2);
 
         drop(held);
 
         let first = first.await.unwrap();
-        assert!(!later.is_finished());
+        assert!(poll!(later.as_mut()).is_pending());
         drop(first);
         drop(later.await.unwrap());
-        assert_eq!(
-            room.state(),
-            RoomState {
-                speaking: 0,
-                queued: 0
-            }
-        );
+        assert_eq!(room.state(), EMPTY);
     }
 
     #[tokio::test]
     async fn a_place_never_gets_lost_with_who_waited_for_it() {
         let room = SpeechRoom::new(1, 8);
-        let held = room.enter(Urgency::First, soon()).await.unwrap();
-        let gone = {
-            let room = room.clone();
-            tokio::spawn(async move { room.enter(Urgency::First, soon()).await })
-        };
-        while room.state().queued < 1 {
-            tokio::task::yield_now().await;
+        for goes_first in [true, false] {
+            let held = room.enter(Urgency::First, soon()).await.unwrap();
+            let mut gone = Box::pin(room.enter(Urgency::First, soon()));
+            assert!(poll!(gone.as_mut()).is_pending());
+            // Before the place is handed on, or when it is on its way.
+            let gone = match goes_first {
+                true => None,
+                false => Some(gone),
+            };
+
+            drop(held);
+            drop(gone);
+
+            assert_eq!(room.state(), EMPTY);
+            drop(room.enter(Urgency::Later, soon()).await.unwrap());
+            assert_eq!(room.state(), EMPTY);
         }
-        gone.abort();
-        drop(gone.await);
-
-        drop(held);
-
-        assert_eq!(
-            room.state(),
-            RoomState {
-                speaking: 0,
-                queued: 0
-            }
-        );
-        drop(room.enter(Urgency::Later, soon()).await.unwrap());
-        assert_eq!(
-            room.state(),
-            RoomState {
-                speaking: 0,
-                queued: 0
-            }
-        );
     }
 
     #[tokio::test]
