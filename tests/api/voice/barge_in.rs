@@ -180,14 +180,14 @@ fn remembered(app: &TestApp) -> String {
     said.map(|it| it["content"].as_str().unwrap()).collect()
 }
 
-/// The first reply, as it is stored.
-async fn stored(app: &TestApp, conversation: &str) -> (String, Option<String>) {
+/// The first turn's reply, as it is stored: nothing where it was stopped before its first word.
+async fn stored(app: &TestApp, conversation: &str, turn: &Value) -> (String, Option<String>) {
     let document = app.document(conversation).await;
     let messages = document["messages"].as_array().unwrap();
-    let reply = messages
-        .iter()
-        .find(|it| it["role"] == "assistant")
-        .unwrap();
+    let is_its = |it: &&Value| it["role"] == "assistant" && it["turn_id"] == *turn;
+    let Some(reply) = messages.iter().find(is_its) else {
+        return (String::new(), None);
+    };
     let unsaid = reply["unsaid"].as_str().map(str::to_owned);
     (reply["content"].as_str().unwrap().to_owned(), unsaid)
 }
@@ -238,7 +238,7 @@ async fn who_speaks_up_stops_both_upstreams_and_leaves_what_was_heard() {
         // Neither gate was opened.
         assert_upstreams_rest(&app).await;
         player.assert_silenced();
-        let (said, unsaid) = stored(&app, "c1").await;
+        let (said, unsaid) = stored(&app, "c1", &player.turn).await;
         assert_eq!(said.trim_end(), heard.trim_end(), "{way:?}");
         let unsaid = unsaid.unwrap_or_default();
         assert_eq!(format!("{said}{unsaid}").trim_end(), shown.trim_end());
@@ -287,7 +287,7 @@ async fn at_any_moment_what_was_heard_is_what_was_said() {
 
         println!("{context}");
         player.assert_silenced();
-        let (said, unsaid) = stored(&app, &conversation).await;
+        let (said, unsaid) = stored(&app, &conversation, &player.turn).await;
         let whole = format!("{said}{}", unsaid.as_deref().unwrap_or_default());
         assert!(REPLY.starts_with(whole.trim_end()), "{context}: {whole:?}");
         if was_complete {
@@ -326,7 +326,10 @@ async fn who_has_played_all_interrupts_nothing() {
             speak_up(&mut player, way, &conversation).await;
         }
         assert!(!player.has_seen("audio_stop"), "{way:?}");
-        assert_eq!(stored(&app, &conversation).await, (REPLY.to_owned(), None));
+        assert_eq!(
+            stored(&app, &conversation, &player.turn).await,
+            (REPLY.to_owned(), None)
+        );
     }
 }
 
@@ -344,7 +347,7 @@ async fn a_whole_reply_that_was_heard_in_part_is_cut_to_it() {
 
     player.assert_silenced();
     let heard = player.heard(place).trim_end();
-    let (said, unsaid) = stored(&app, "c1").await;
+    let (said, unsaid) = stored(&app, "c1", &player.turn).await;
     assert_eq!(said.trim_end(), heard);
     assert_eq!(format!("{said}{}", unsaid.unwrap()), REPLY);
     assert_eq!(remembered(&app).trim_end(), heard);
@@ -352,7 +355,7 @@ async fn a_whole_reply_that_was_heard_in_part_is_cut_to_it() {
     player.report((player.pieces.len() - 1, 9_000)).await;
     player.socket.send(json!({"type": "ping"})).await;
     player.take_until("pong").await;
-    assert_eq!(stored(&app, "c1").await.0, said);
+    assert_eq!(stored(&app, "c1", &player.turn).await.0, said);
     // Nor does what was cut come back.
     app.chat("c1", "and then?").await;
     assert!(!remembered(&app).contains("I would rather stay for a while longer"));
@@ -369,7 +372,10 @@ async fn who_never_reports_has_read_what_was_shown() {
     speak_up(&mut player, Up::Writes, "c1").await;
 
     player.assert_silenced();
-    assert_eq!(stored(&app, "c1").await, (REPLY.to_owned(), None));
+    assert_eq!(
+        stored(&app, "c1", &player.turn).await,
+        (REPLY.to_owned(), None)
+    );
     assert_eq!(remembered(&app), REPLY);
 }
 
@@ -413,7 +419,10 @@ async fn a_reply_that_is_read_is_never_interrupted() {
 
         assert!(!player.has_seen("audio_stop"), "{way:?}");
         assert_eq!(player.shown(), REPLY);
-        assert_eq!(stored(&app, &conversation).await, (REPLY.to_owned(), None));
+        assert_eq!(
+            stored(&app, &conversation, &player.turn).await,
+            (REPLY.to_owned(), None)
+        );
     }
 }
 
@@ -427,13 +436,13 @@ async fn a_socket_has_one_mouth() {
     speak_up(&mut player, Up::WritesAndListens, "c2").await;
 
     player.assert_silenced();
-    let (said, unsaid) = stored(&app, "c1").await;
+    let (said, unsaid) = stored(&app, "c1", &player.turn).await;
     assert_eq!((said.as_str(), unsaid.as_deref()), ("", Some(REPLY)));
     let turn = player.turn.clone();
     let of_next = player.messages.iter().filter(|it| it["turn_id"] != turn);
     let of_next: Vec<_> = of_next.cloned().collect();
     assert_eq!(joined(&sentences(&of_next)), REPLY);
-    assert_eq!(stored(&app, "c2").await, (REPLY.to_owned(), None));
+    assert_eq!(app.said("c2").await[1].1, REPLY);
 }
 
 #[tokio::test]
