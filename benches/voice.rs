@@ -3,7 +3,8 @@
 //!
 //! `cargo bench -p idol-router --bench voice`. Server, clients and simulator share the machine; but
 //! for the memory, one process. What the simulator takes by itself, asked the same by as many
-//! clients directly, is measured, told, and taken off.
+//! clients directly, is measured, told, and taken off. With many voices at once the figures are
+//! mostly of how long they wait for a core.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
