@@ -187,10 +187,10 @@ mod tests {
             let mut gone = Box::pin(room.enter(Urgency::First, soon()));
             assert!(poll!(gone.as_mut()).is_pending());
             // Before the place is handed on, or when it is on its way.
-            let gone = match goes_first {
-                true => None,
-                false => Some(gone),
-            };
+            let mut gone = Some(gone);
+            if goes_first {
+                gone = None;
+            }
 
             drop(held);
             drop(gone);
