@@ -228,19 +228,25 @@ fn file_of(format: &str) -> (String, String, Option<Bytes>) {
     }
     let format = format.trim().to_ascii_lowercase();
     let media = format.split(';').next().unwrap_or_default().trim();
-    let ending = media.rsplit(['/', '.']).next().unwrap_or_default();
+    let is_word = |text: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte);
+        !text.is_empty() && !text.starts_with('.') && text.bytes().all(fits)
+    };
+    // What is neither is not passed on: it stands in the head of a part.
+    let (media_type, ending) = match media.split_once('/') {
+        Some((kind, subtype)) if is_word(kind) && is_word(subtype) => (Some(media), subtype),
+        None if is_word(media) => (None, media),
+        Some(_) | None => (None, "webm"),
+    };
     let ending = match ending.strip_prefix("x-").unwrap_or(ending) {
         "mpeg" => "mp3",
         "wave" => "wav",
         "mp4" => "m4a",
-        other if !other.is_empty() && other.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-            other
-        }
-        _ => "webm",
+        other => other,
     };
-    let content_type = match media.contains('/') {
-        true => media.to_owned(),
-        false => format!("audio/{}", if ending == "mp3" { "mpeg" } else { ending }),
+    let content_type = match media_type {
+        Some(media) => media.to_owned(),
+        None => format!("audio/{}", if ending == "mp3" { "mpeg" } else { ending }),
     };
     (format!("audio.{ending}"), content_type, None)
 }
@@ -277,6 +283,8 @@ mod tests {
             ("audio/mpeg", "audio.mp3", "audio/mpeg"),
             ("audio/x-wav", "audio.wav", "audio/x-wav"),
             ("../../etc", "audio.webm", "audio/webm"),
+            ("audio/webm\r\nX: y", "audio.webm", "audio/webm"),
+            ("wav\r\n", "audio.wav", "audio/wav"),
             ("pcm_16000", "audio.wav", "audio/wav"),
         ] {
             let (named, kind, header) = file_of(format);
