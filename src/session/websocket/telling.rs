@@ -29,8 +29,8 @@ enum Wrote {
 
 /// Whose turn an event is of.
 enum Whose {
-    /// This client's; with its id of the message.
-    Own(Option<String>),
+    /// This client's, told by this; with its id of the message.
+    Own(Option<String>, Via),
     /// The same, told beside a watch on its conversation.
     OwnBeside(Option<String>),
     /// Somebody else's.
@@ -110,7 +110,7 @@ impl WsSession {
                 let beside = |it: &Watched| it.named.id == own.named.id;
                 let whose = match own.via == Via::Attachment && self.watched.iter().any(beside) {
                     true => Whose::OwnBeside(id),
-                    false => Whose::Own(id),
+                    false => Whose::Own(id, own.via),
                 };
                 Some((own.named.clone(), own.reasoning, whose))
             }
@@ -155,9 +155,16 @@ impl WsSession {
         };
         match &event.body {
             EventBody::Received(received) => match whose {
-                Whose::Own(id) | Whose::OwnBeside(id) => {
+                Whose::Own(ref id, _) | Whose::OwnBeside(ref id) => {
                     let (spelled, id) = (&named.spelled, id.as_deref());
-                    let told = socket::received_of_own(spelled, event, received, id, timestamps);
+                    // Older messages are for who watches: the others get their own turns alone.
+                    let watches = matches!(whose, Whose::Own(_, Via::Watch));
+                    let skipped = match watches {
+                        true => 0,
+                        false => u32::try_from(received.before.len()).unwrap_or(u32::MAX),
+                    };
+                    let received = received.behind(skipped);
+                    let told = socket::received_of_own(spelled, event, &received, id, timestamps);
                     told.into_iter().for_each(|text| ctx.text(placed(text)));
                 }
                 Whose::Others => {

@@ -73,7 +73,11 @@ async fn each_refusal_of_a_provider_has_its_code_at_every_door() {
 
 #[test]
 fn no_known_refusal_is_left_out() {
-    for case in ErrorCase::known() {
+    // Those of the audio APIs have their upstream's name before a colon, and tables of their own.
+    for case in ErrorCase::known()
+        .iter()
+        .filter(|case| !case.name.contains(':'))
+    {
         let named = |row: &Failure| row.options.strip_prefix("fault=status:") == Some(&case.name);
         assert!(NAMED.iter().any(named), "{} is in no table", case.name);
     }
