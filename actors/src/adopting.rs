@@ -118,15 +118,20 @@ fn more(
     if is_ours && let Some(entries) = regained::entries(ours, &theirs, now) {
         return Offer::Entries(entries);
     }
-    if common == mine.len() {
-        let suffix = theirs.into_iter().skip(common).collect();
-        return Offer::Entries(appended(ours, suffix, now));
-    }
-    if let Some(replaced) = replaced_last(&mine[common..], &theirs[common]) {
-        let suffix = theirs.into_iter().skip(common).collect();
-        let mut entries = ends_of(ours, &mine[common..], now);
-        entries.extend(branched(ours, replaced, suffix, now));
-        return Offer::Entries(entries);
+    let suffix = || theirs[common..].to_vec();
+    let replaced = replaced_last(&mine[common..], &theirs[common]);
+    let behind = match replaced {
+        None if common == mine.len() => Some(appended(ours, suffix(), now)),
+        None => None,
+        Some(replaced) => {
+            let mut entries = ends_of(ours, &mine[common..], now);
+            entries.extend(branched(ours, replaced, suffix(), now));
+            Some(entries)
+        }
+    };
+    if let Some(entries) = behind {
+        let tried = regained::tried(ours, entries, &theirs, now);
+        return tried.map_or(Offer::Parted, Offer::Entries);
     }
     let known: HashSet<_> = mine.iter().filter_map(|message| message.id()).collect();
     let shared = |message: &StoredMessage| message.id().is_some_and(|id| known.contains(&id));

@@ -23,14 +23,25 @@ pub(super) fn entries(
     theirs: &[StoredMessage],
     now: Timestamp,
 ) -> Option<Entries> {
-    let mut regained = Regained {
-        document: ours.clone(),
-        entries: Vec::new(),
-        now,
-    };
+    let mut regained = Regained::new(ours, now);
     regained.end_turns(ours, theirs)?;
     regained.add_rest(theirs)?;
-    (regained.common(theirs) == theirs.len()).then_some(regained.entries)
+    regained.showing(theirs)
+}
+
+/// These entries, if they make the history what the copy shows: a turn that was open may have moved to
+/// another place than the one it once had.
+pub(super) fn tried(
+    ours: &Document,
+    entries: Entries,
+    theirs: &[StoredMessage],
+    now: Timestamp,
+) -> Option<Entries> {
+    let mut tried = Regained::new(ours, now);
+    for (head, messages) in entries {
+        tried.push(head, messages)?;
+    }
+    tried.showing(theirs)
 }
 
 /// The history with what was taken over so far: each entry is tried before it is offered.
@@ -41,6 +52,19 @@ struct Regained {
 }
 
 impl Regained {
+    fn new(ours: &Document, now: Timestamp) -> Self {
+        Self {
+            document: ours.clone(),
+            entries: Vec::new(),
+            now,
+        }
+    }
+
+    /// The entries, if with them the history begins as the copy does.
+    fn showing(self, theirs: &[StoredMessage]) -> Option<Entries> {
+        (self.common(theirs) == theirs.len()).then_some(self.entries)
+    }
+
     fn push(&mut self, head: EntryHead, messages: Vec<StoredMessage>) -> Option<()> {
         self.document.apply_parsed(&head, messages.clone()).ok()?;
         self.entries.push((head, messages));

@@ -5,7 +5,7 @@ mod telling;
 
 use std::collections::{HashMap, HashSet};
 
-use proptest::{prelude::*, test_runner::RngSeed};
+use proptest::prelude::*;
 use uuid::Uuid;
 
 use self::telling::{Taken, is_beyond_telling, said, take};
@@ -325,13 +325,7 @@ fn whole(document: &Document) -> Vec<Arc<str>> {
 }
 
 proptest! {
-    // The same courses each time. The last of these properties is known to fail for one course in some
-    // thousands: a log that was cut amid several edits of its first message takes a copy that came
-    // after them for what goes on behind them.
-    #![proptest_config(ProptestConfig {
-        rng_seed: RngSeed::Fixed(7),
-        ..ProptestConfig::with_cases(400)
-    })]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn whatever_is_replaced_stays_known_and_a_reload_shows_the_same(steps in steps()) {

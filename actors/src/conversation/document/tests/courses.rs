@@ -168,3 +168,24 @@ fn a_key_counts_from_the_last_run_of_its_turn_and_is_kept_while_it_is_open() {
     end(&mut course, 2);
     assert!(kept(&course, late) && !kept(&course, late.next()));
 }
+
+#[test]
+fn an_edit_whose_place_was_that_of_one_that_is_lost_is_not_put_elsewhere() {
+    use Step::{Again, Edit, Reply, Say};
+    // The second edit is one of the first's message, of which the copy shows no reply. Here it is still
+    // one of the message that a regenerated reply has cut off.
+    let mut course = course(&[Say, Reply, Say, Reply, Again(1), Edit(0)]);
+    course.step(Edit(2));
+    course.step(Reply);
+    let known = course.entries.len();
+    for step in [Reply, Reply, Say] {
+        course.step(step);
+    }
+    let copy = parsed(&rendered(&course.entries));
+    let ours = folded(&course.entries[..known]);
+    let now = Timestamp::from_micros(course.clock + 1);
+
+    let offer = adopting::offer(&conversation(), &ours, &copy, now).unwrap();
+
+    assert_eq!(offer, Offer::Parted);
+}
