@@ -285,6 +285,7 @@ async fn checkpoints() {
                 user_id: None,
                 character_id: None,
                 imported_updated_at: None,
+                voice_usage: None,
                 unverified: false,
             }),
             EntryHead::TurnAccepted(TurnAccepted {

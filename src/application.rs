@@ -556,6 +556,8 @@ fn cors(origins: &AllowedOrigins) -> Cors {
             header::ETAG,
             header::RETRY_AFTER,
             header::HeaderName::from_static("x-request-id"),
+            header::HeaderName::from_static("x-turn-id"),
+            header::HeaderName::from_static("x-message-id"),
         ])
         .max_age(600)
         // The browser judges; a page of another origin still gets its answer, without the headers.

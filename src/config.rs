@@ -305,6 +305,7 @@ fn whisper(read: &mut Reader<'_>) -> WhisperConfig {
         base_url: read.base_url(&var::OPENAI_BASE_URL),
         path: read.path(&var::OPENAI_TRANSCRIPTIONS_PATH),
         model: read.text(&var::WHISPER_MODEL),
+        language: read.optional(&var::WHISPER_LANGUAGE),
         connect_timeout: read.seconds(&var::OPENAI_CONNECT_TIMEOUT_SECS, 1..=HOUR),
         answer_timeout: read.seconds(&var::OPENAI_ANSWER_TIMEOUT_SECS, 1..=HOUR),
         audio_bytes_max: read.number(&var::MAX_AUDIO_BYTES, 1_024..=GIB),

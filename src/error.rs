@@ -76,8 +76,8 @@ pub enum ApiError {
 /// A text that was paid for and could not be spoken.
 #[derive(Debug, Clone)]
 pub struct UnspokenText {
-    /// The text.
-    pub text: String,
+    /// The text; none: it is not whole yet.
+    pub text: Option<String>,
     /// The conversation, as the client spelled it; none: it is kept in none.
     pub conversation: Option<String>,
     /// The turn that it belongs to.
@@ -383,7 +383,7 @@ impl ResponseError for ApiError {
             });
         let body = match self {
             Self::Unspoken { text, .. } => body
-                .string("text", &text.text)
+                .maybe(text.text.as_deref(), |it, text| it.string("text", text))
                 .maybe(text.turn, |it, turn| it.shown("turn_id", turn))
                 .maybe(text.message, |it, message| it.shown("message_id", message)),
             _ => body,

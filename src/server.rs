@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::HttpRequest;
 use idol_actors::{
+    accounting::VoiceAccount,
     engine::Engine,
     handle::ConversationHandle,
     log::sqlite::SqliteLog,
@@ -84,6 +85,12 @@ impl Server {
         self.engine
             .conversation(named.id.clone(), self.home.clone())
             .from(named.origin)
+    }
+
+    /// Where what is spoken and heard is counted: for the server, and for a conversation.
+    #[must_use]
+    pub fn voice_account(&self, conversation: Option<ConversationHandle>) -> VoiceAccount {
+        VoiceAccount::new(self.engine.metrics().clone(), conversation)
     }
 
     /// Refuses what only an operator may do, asked from elsewhere: there are no credentials yet.

@@ -224,6 +224,7 @@ fn whisper(config: &Config, waits: Option<RetryWaits>) -> WhisperConfig {
         path: whisper.path.clone(),
         api_key: whisper.api_key.clone(),
         model: whisper.model.clone(),
+        language: whisper.language.clone(),
         deadlines: HearingDeadlines {
             connect: whisper.connect_timeout,
             answer: whisper.answer_timeout,

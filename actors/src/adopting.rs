@@ -15,7 +15,7 @@ use crate::{
     },
     id::{ConversationId, MessageId},
     importing::{self, UnknownRole},
-    log::entry::{Added, EntryHead, Heard, Prepended, TurnEnded, UNKNOWN},
+    log::entry::{Added, EntryHead, Heard, Prepended, TurnEnded, UNKNOWN, VoiceUsed},
     mirror::imported::ImportedDocument,
     time::Timestamp,
 };
@@ -60,6 +60,15 @@ pub(crate) fn offer(
         Offer::Parted => return Ok(Offer::Parted),
         Offer::Nothing => {}
         Offer::Entries(more) => entries.extend(more),
+    }
+    let used = copy.voice_usage.unwrap_or_default();
+    let used = used.beyond(ours.voice_usage());
+    if whose == Whose::Ours && !used.is_nothing() {
+        let used = VoiceUsed {
+            at: now,
+            usage: used,
+        };
+        entries.push((EntryHead::VoiceUsed(used), Vec::new()));
     }
     Ok(match entries.is_empty() {
         true => Offer::Nothing,

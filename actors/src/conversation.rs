@@ -28,6 +28,7 @@ use crate::{
     shared::{Failpoint, Home, Shared, Vitals},
     supervisor::{End, Stopped},
     time::Timestamp,
+    voice::usage::VoiceUsage,
 };
 
 mod abandoning;
@@ -35,6 +36,7 @@ mod appending;
 pub mod backlog;
 pub mod command;
 pub mod context;
+mod counting;
 mod deleting;
 pub mod document;
 mod elsewhere;
@@ -55,9 +57,10 @@ mod usage;
 
 use backlog::{Backlog, Retold};
 use command::{
-    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskDrain, AskInterrupt,
-    AskResume, AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control, ControlKind,
-    Deliver, Detached, Effect, From, Interrupted, Listener, Reply, Resumed, Shed, Started,
+    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskCount, AskDelete, AskDrain,
+    AskInterrupt, AskResume, AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control,
+    ControlKind, Deliver, Detached, Effect, From, Interrupted, Listener, Reply, Resumed, Shed,
+    Started,
 };
 use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
@@ -109,6 +112,8 @@ pub(crate) struct Conversation {
     recovering: Recovering,
     /// A reply is being cut to what was heard of it: the next prompt waits.
     hearing: Hearing,
+    /// What was spoken and heard, and no entry tells yet.
+    uncounted: VoiceUsage,
     /// Who waits for the first entry to be synced.
     beginners: Vec<Reply<bool>>,
     last_stamp: Timestamp,
@@ -164,6 +169,7 @@ enum Parked {
     Cancel(command::CancelTurn, Reply<Cancelled>),
     /// With what it has done already.
     Interrupt(command::Interrupt, Effect, Reply<Interrupted>),
+    Count(VoiceUsage, Reply<()>),
     Delete(command::Delete, Reply<()>),
     Adopt(Box<ImportedDocument>, Reply<Adopting>),
 }
@@ -182,6 +188,7 @@ impl Parked {
             | Self::Snapshot(..)
             | Self::Cancel(..)
             | Self::Interrupt(..)
+            | Self::Count(..)
             | Self::Delete(..)
             | Self::Adopt(..) => PARKED_MAX,
         }
@@ -303,6 +310,11 @@ enum Then {
         turn: TurnId,
         reply: Reply<Interrupted>,
     },
+    /// What was spoken and heard.
+    Counted {
+        usage: VoiceUsage,
+        reply: Option<Reply<()>>,
+    },
     /// What a copy had more; whoever offered it is told with the last entry.
     Adopted {
         messages: usize,
@@ -354,6 +366,7 @@ impl Conversation {
             deleting: Deleting::default(),
             recovering: Recovering::No,
             hearing: Hearing::No,
+            uncounted: VoiceUsage::default(),
             beginners: Vec::new(),
             last_stamp: Timestamp::from_micros(0),
             last_active: Instant::now(),
@@ -498,6 +511,7 @@ impl Conversation {
             Some(Parked::Interrupt(command, effect, reply)) => {
                 self.interrupt(command, effect, reply, ctx);
             }
+            Some(Parked::Count(usage, reply)) => self.count(usage, reply, ctx),
             Some(Parked::Delete(command, reply)) => self.delete(&command, reply, ctx),
             Some(Parked::Adopt(document, reply)) => self.adopt(&document, Some(reply), ctx),
             Some(Parked::Snapshot(caller, reply)) => {
@@ -725,6 +739,7 @@ impl Parked {
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
             Self::Cancel(_, reply) => answer(reply, Err(error.into())),
             Self::Interrupt(_, _, reply) => answer(reply, Err(error.into())),
+            Self::Count(_, reply) => answer(reply, Err(error.into())),
             Self::Delete(_, reply) => answer(reply, Err(error.into())),
             Self::Adopt(_, reply) => answer(reply, Err(error.into())),
         }
@@ -842,6 +857,14 @@ handle!(AskInterrupt, Interrupted, |act, msg, reply, ctx| {
     } else {
         let command = Parked::Interrupt(msg.command, Effect::Nothing, reply);
         act.carry_out(command, ctx);
+    }
+});
+handle!(AskCount, (), |act, msg, reply, ctx| {
+    // What was used while the server drains was used, too.
+    if let Stage::Retired(_) = act.stage {
+        answer(reply, Err(CommandError::Retired));
+    } else {
+        act.carry_out(Parked::Count(msg.usage, reply), ctx);
     }
 });
 handle!(AskDelete, (), |act, msg, reply, ctx| {

@@ -10,10 +10,10 @@ use crate::{
     conversation::{
         Conversation,
         command::{
-            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskDelete, AskInterrupt,
-            AskResume, AskSnapshot, AskStart, Attach, Attachment, Begin, CancelTurn, Cancelled,
-            CommandError, Delete, Interrupt, Interrupted, Listener, Resume, Resumed, StartTurn,
-            Started,
+            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskCount, AskDelete,
+            AskInterrupt, AskResume, AskSnapshot, AskStart, Attach, Attachment, Begin, CancelTurn,
+            Cancelled, CommandError, Delete, Interrupt, Interrupted, Listener, Resume, Resumed,
+            StartTurn, Started,
         },
         document::Snapshot,
     },
@@ -24,6 +24,7 @@ use crate::{
     mirror::imported::ImportedDocument,
     shared::Home,
     supervisor::Find,
+    voice::usage::VoiceUsage,
 };
 
 /// A conversation, by its id. Finds the actor for each command, starting it if need be.
@@ -116,6 +117,15 @@ impl ConversationHandle {
             command: command.clone(),
         })
         .await
+    }
+
+    /// Counts what was spoken and heard in the conversation. Durable when it returns, unless it has
+    /// not begun: then with its first message. Not to be repeated: after an error it may be counted.
+    pub async fn count(&self, usage: VoiceUsage) -> Result<(), EngineError> {
+        if usage.is_nothing() {
+            return Ok(());
+        }
+        self.ask(|| AskCount { usage }).await
     }
 
     /// Listens to the conversation.

@@ -47,6 +47,7 @@ pub(crate) fn entry_of(
             user_id: document.user_id.clone(),
             character_id: document.character_id.clone(),
             imported_updated_at: Some(document.updated_at.unwrap_or(last)),
+            voice_usage: document.voice_usage,
             unverified: false,
         }),
         messages: messages.iter().map(StoredMessage::whole).collect(),

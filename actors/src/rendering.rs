@@ -13,6 +13,7 @@ use crate::{
     json_text::JsonText,
     log::Loaded,
     mirror::{REVISION_MEMBER, Render, RenderError, Rendered, Revision, digest_of},
+    voice::usage,
 };
 
 /// Renders the document as `GET /conversation/{id}` shows it: the stored messages, copied; and
@@ -46,6 +47,9 @@ impl Render for DocumentRenderer {
                 head.push_str(JsonText::escape(value).as_escaped());
                 head.push('"');
             }
+        }
+        if !snapshot.voice_usage.is_nothing() {
+            head.push_str(&format!(",\"{}\":{}", usage::MEMBER, snapshot.voice_usage));
         }
         head.push_str(",\"messages\":[");
         let mut json: Vec<Arc<str>> = Vec::with_capacity(snapshot.messages.len() * 2 + 2);

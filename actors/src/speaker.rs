@@ -16,15 +16,18 @@ use actix::{
 };
 
 use self::line::{Ask, Line};
-pub use self::line::{Piece, Sums};
+pub use self::line::{Piece, Rest, Sums};
 use crate::{
+    accounting::VoiceAccount,
     id::TurnId,
-    metrics::Metrics,
     provider::{
         Generation,
         speech::{Speak, Spoken, Timing, Voice},
     },
-    voice::segmenter::{Segmenter, SegmenterOptions},
+    voice::{
+        segmenter::{Segmenter, SegmenterOptions},
+        usage::VoiceUsage,
+    },
 };
 
 mod line;
@@ -48,7 +51,7 @@ pub struct SpeakerConfig {
     /// Who listens.
     pub listener: Recipient<Voiced>,
     /// Where characters are counted.
-    pub metrics: Metrics,
+    pub account: VoiceAccount,
 }
 
 /// A piece of a spoken reply.
@@ -191,10 +194,9 @@ impl Speaker {
             return;
         };
         if let Piece::Complete(sums) = piece {
-            self.config
-                .metrics
-                .characters_spoken
-                .inc_by(sums.characters);
+            let counted = VoiceUsage::spoken(sums.characters);
+            let counted = self.config.account.count(counted).into_actor(self);
+            ctx.spawn(counted);
         }
         self.outbox = Outbox::Busy;
         let turn = self.config.turn;
@@ -243,16 +245,17 @@ impl Speaker {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        if !self.line.is_complete() {
-            let sums = self.line.sums();
-            self.config
-                .metrics
-                .characters_spoken
-                .inc_by(sums.characters);
-        }
-        if !self.config.listener.connected() {
-            ctx.stop();
-        }
+        let counted = match self.line.is_complete() {
+            true => 0,
+            false => self.line.sums().characters,
+        };
+        let counted = VoiceUsage::spoken(counted);
+        let counted = self.config.account.count(counted).into_actor(self);
+        ctx.spawn(counted.map(|(), act, ctx| {
+            if !act.config.listener.connected() {
+                ctx.stop();
+            }
+        }));
     }
 }
 

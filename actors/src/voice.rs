@@ -6,3 +6,4 @@ pub mod heard;
 pub mod segment;
 pub mod segmenter;
 pub mod tones;
+pub mod usage;

@@ -212,6 +212,8 @@ pub struct WhisperConfig {
     pub base_url: BaseUrl,
     /// OPENAI_TRANSCRIPTIONS_PATH: behind the base URL.
     pub path: String,
+    /// WHISPER_LANGUAGE.
+    pub language: Option<String>,
     /// WHISPER_MODEL.
     pub model: String,
     /// OPENAI_CONNECT_TIMEOUT_SECS.

@@ -115,6 +115,7 @@ variables! {
         OPENAI_BASE_URL = "https://api.openai.com/v1", "where transcription is served; a local server needs no key";
         OPENAI_TRANSCRIPTIONS_PATH = "/audio/transcriptions", "path behind the base URL; whisper.cpp serves /inference";
         WHISPER_MODEL = "whisper-1", "transcription model of a request that names none";
+        WHISPER_LANGUAGE = "", "language of a request that names none, as `de`; whisper.cpp takes English unless it is told `auto`";
         OPENAI_CONNECT_TIMEOUT_SECS = "5", "seconds to connect";
         OPENAI_ANSWER_TIMEOUT_SECS = "60", "seconds from the end of an upload to its transcript";
         MAX_AUDIO_BYTES = "25690112", "largest upload of audio; OpenAI takes 25 MiB, the form around it included";

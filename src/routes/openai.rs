@@ -12,7 +12,13 @@ use actix_web::{
 };
 use bytes::Bytes;
 use futures::stream;
-use idol_actors::{provider::speech::Voice, voice::format::AudioFormat};
+use idol_actors::{
+    accounting::VoiceAccount,
+    provider::{hearing::Transcript, speech::Voice},
+    voice::{format::AudioFormat, usage::VoiceUsage},
+};
+
+use serde_json::Value;
 
 use super::{body, upload};
 use crate::{
@@ -113,6 +119,7 @@ pub(super) async fn speech(
         parts,
         provider,
         voice: voice.clone(),
+        account: server.voice_account(None),
     };
     let audio = stream::try_unfold(rest, Rest::next);
     Ok(HttpResponse::Ok()
@@ -130,6 +137,7 @@ struct Rest {
     parts: Vec<String>,
     provider: actix::Recipient<idol_actors::provider::speech::Speak>,
     voice: Arc<Voice>,
+    account: VoiceAccount,
 }
 
 impl Rest {
@@ -141,6 +149,8 @@ impl Rest {
             if let Some(piece) = self.speech.next().await.map_err(engine)? {
                 return Ok(Some((piece, self)));
             }
+            let characters = self.speech.characters.unwrap_or_default();
+            self.account.count(VoiceUsage::spoken(characters)).await;
             let Some(part) = self.parts.pop() else {
                 return Ok(None);
             };
@@ -163,14 +173,37 @@ pub(super) async fn transcriptions(
         return Err(ApiError::BadRequest { sentence }.into());
     }
     let form = upload::form(&request, payload);
-    let uploaded = upload::read(&server, form, upload::Told::All).await?;
+    let uploaded = upload::read(&server, form, upload::Told::All, &|_fields| Ok(())).await?;
     let Some(heard) = uploaded.heard else {
         return Err(wrong("file", "missing", "Field required").into());
     };
-    let (raw, media) = heard.raw;
+    let seconds = VoiceUsage::heard(heard.seconds.unwrap_or_default());
+    server.voice_account(None).count(seconds).await;
+    let format = uploaded.fields.get("response_format").map(String::as_str);
+    let (body, media) = match format {
+        None | Some("json") => (json_of(heard), "application/json".to_owned()),
+        // whisper.cpp calls it HTML, and a stranger dictated it.
+        Some("text") => (
+            format!("{}\n", heard.text).into(),
+            "text/plain; charset=utf-8".to_owned(),
+        ),
+        Some(_) => heard.raw,
+    };
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media))
-        .body(raw))
+        .body(body))
+}
+
+/// A transcript as the upstream told it, but for its text, which some begin with a space and break
+/// into lines.
+fn json_of(heard: Transcript) -> Bytes {
+    let told: Option<serde_json::Map<String, Value>> = serde_json::from_slice(&heard.raw.0).ok();
+    let mut told = told.unwrap_or_default();
+    if told.get("text").and_then(Value::as_str) == Some(&*heard.text) {
+        return heard.raw.0;
+    }
+    told.insert("text".to_owned(), heard.text.into());
+    Value::Object(told).to_string().into()
 }
 
 /// The text of a body, and how it is to be spoken.

@@ -6,10 +6,14 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use idol_actors::{
+    accounting::VoiceAccount,
     conversation::event::Outcome,
     error::EngineError,
     provider::{Upstream, UpstreamError, UpstreamErrorKind, speech::Voice},
-    voice::format::{AudioFormat, Coding, WAV_HEADER_BYTES},
+    voice::{
+        format::{AudioFormat, Coding, WAV_HEADER_BYTES},
+        usage::VoiceUsage,
+    },
 };
 
 use super::chat;
@@ -67,11 +71,12 @@ pub(super) async fn tts(
         .await
         .map_err(fault)?;
     let text = text_of(&outcome);
-    let audio = whole(&server, &text, &voice).await;
+    let account = server.voice_account(Some(conversation));
+    let audio = whole(&server, &text, &voice, &account).await;
     let audio = audio.map_err(|error| ApiError::Unspoken {
         error,
         text: Box::new(UnspokenText {
-            text: text.clone(),
+            text: Some(text.clone()),
             conversation: Some(named.spelled.clone()),
             turn: Some(started.turn),
             message: Some(started.reply),
@@ -97,19 +102,30 @@ pub(super) async fn stream(
     }
     let voice = fields.finish(voice)?;
     let fault = |error| ApiError::of(error, &named.spelled);
+    let conversation = server.conversation(&named);
     let speaking = Speaking {
         provider: server.voices.speech().map_err(fault)?,
         voice: voice.clone(),
-        metrics: server.engine.metrics().clone(),
+        account: server.voice_account(Some(conversation.clone())),
     };
-    let conversation = server.conversation(&named);
     let (started, mut pieces) = tts_stream::stream(&conversation, command, speaking)
         .await
         .map_err(fault)?;
     // A reply without a word to be spoken has no audio.
     let first = match pieces.recv().await {
         Some(Ok(first)) => first,
-        Some(Err(error)) => return Err(fault(error)),
+        Some(Err(error)) => {
+            // The reply goes on, and can be read.
+            return Err(ApiError::Unspoken {
+                error,
+                text: Box::new(UnspokenText {
+                    text: None,
+                    conversation: Some(named.spelled.clone()),
+                    turn: Some(started.turn),
+                    message: Some(started.reply),
+                }),
+            });
+        }
         None => Bytes::new(),
     };
     let spelled = named.spelled.clone();
@@ -144,6 +160,7 @@ pub(super) async fn whole(
     server: &Server,
     text: &str,
     voice: &Arc<Voice>,
+    account: &VoiceAccount,
 ) -> Result<Bytes, EngineError> {
     let provider = server.voices.speech()?;
     let mut audio = BytesMut::new();
@@ -178,7 +195,7 @@ pub(super) async fn whole(
         }
         before = part;
         let characters = speech.characters.unwrap_or_default();
-        server.engine.metrics().characters_spoken.inc_by(characters);
+        account.count(VoiceUsage::spoken(characters)).await;
     }
     if count > 1 && voice.format.coding() == Coding::Wav {
         set_wav_length(&mut audio);

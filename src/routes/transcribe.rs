@@ -1,14 +1,17 @@
 //! `POST /transcribe`: what was said aloud, or given as text, is written down and spoken.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use idol_actors::{
     caller::Caller,
     conversation::command::{RequestKey, Started},
     error::EngineError,
+    handle::ConversationHandle,
     id::TurnId,
     log::entry::Owed,
+    provider::speech::Voice,
+    voice::usage::VoiceUsage,
 };
 
 use super::{
@@ -20,7 +23,7 @@ use crate::{
     error::{ApiError, UnspokenText},
     server::Server,
     wire::{
-        chat::{ChatRequest, Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
+        chat::{ChatRequest, Defaults, Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
         fields::Fields,
         idempotency,
         voice::voice_of,
@@ -34,19 +37,23 @@ pub(super) async fn transcribe(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let form = Form::of(&request)?;
+    let key = idempotency::key_of(request.headers(), &Caller::Anonymous)?;
     // What nobody can speak is not written down either.
     server.voices.speech().map_err(engine)?;
     let uploaded = read(&server, &request, payload).await?;
-    let fields = uploaded.fields;
+    let asked = Asked::of(&server, &uploaded.fields)?;
+    let conversation = asked.conversation;
+    let handle = conversation
+        .as_ref()
+        .map(|named| server.conversation(named));
+    let account = server.voice_account(handle);
     let (text, given) = match uploaded.heard {
         Some(heard) => {
-            let metrics = server.engine.metrics();
-            metrics
-                .seconds_heard
-                .inc_by(heard.seconds.unwrap_or_default());
+            let seconds = heard.seconds.unwrap_or_default();
+            account.count(VoiceUsage::heard(seconds)).await;
             (heard.text, Given::Audio)
         }
-        None => match fields.get("text") {
+        None => match uploaded.fields.get("text") {
             Some(text) => (text.trim().to_owned(), Given::Text),
             None => return Err(bad("Either 'file' or 'text' must be provided")),
         },
@@ -57,31 +64,26 @@ pub(super) async fn transcribe(
             Given::Text => "Empty text provided",
         }));
     }
-    // A form's values are all text, which the fields of a body may be, too.
-    let json = serde_json::to_vec(&fields).map_err(|_unwritable| ApiError::Internal)?;
-    let mut read = Fields::of_body(&json)?;
-    let conversation = conversation_of(&mut read)?;
-    let choice = PromptChoice {
-        user_id: read.bounded("user_id", OPAQUE_ID_BYTES_MAX),
-        character_id: read.bounded("character_id", OPAQUE_ID_BYTES_MAX),
-        ..PromptChoice::default()
-    };
-    let voice = voice_of(&mut read, &server.voices.defaults);
-    let voice = read.finish(voice)?;
     let kept = match &conversation {
-        Some(named) => Some(keep(&server, &request, named, &text, choice).await?),
+        Some(named) => {
+            // The same sound may be written down in other words.
+            let sent: &[u8] = match &uploaded.digest {
+                Some(digest) => digest,
+                None => text.as_bytes(),
+            };
+            let key = key.map(|key| RequestKey::new(key, sent));
+            let conversation = server.conversation(named);
+            let kept = keep(&conversation, &text, asked.choice, &server.defaults, key).await;
+            // What was heard was paid for.
+            let unkept = |error| unspoken(error, &text, Some(named), None);
+            Some(kept.map_err(unkept)?)
+        }
         None => None,
     };
-    let audio = whole(&server, &text, &voice).await;
-    let audio = audio.map_err(|error| ApiError::Unspoken {
-        error,
-        text: Box::new(UnspokenText {
-            text: text.clone(),
-            conversation: conversation.as_ref().map(|named| named.spelled.clone()),
-            turn: kept.as_ref().map(|kept| kept.turn),
-            message: kept.as_ref().and_then(|kept| kept.message),
-        }),
-    })?;
+    let voice = asked.voice;
+    let audio = whole(&server, &text, &voice, &account).await;
+    let audio =
+        audio.map_err(|error| unspoken(error, &text, conversation.as_ref(), kept.as_ref()))?;
     Ok(answer(
         form,
         &text,
@@ -89,6 +91,34 @@ pub(super) async fn transcribe(
         voice.format,
         conversation.as_ref(),
     ))
+}
+
+/// What a form asks for, but for the text.
+struct Asked {
+    conversation: Option<Named>,
+    choice: PromptChoice,
+    voice: Arc<Voice>,
+}
+
+impl Asked {
+    fn of(server: &Server, fields: &BTreeMap<String, String>) -> Result<Self, ApiError> {
+        // A form's values are all text, which the fields of a body may be, too.
+        let json = serde_json::to_vec(fields).map_err(|_unwritable| ApiError::Internal)?;
+        let mut fields = Fields::of_body(&json)?;
+        let conversation = conversation_of(&mut fields)?;
+        let choice = PromptChoice {
+            user_id: fields.bounded("user_id", OPAQUE_ID_BYTES_MAX),
+            character_id: fields.bounded("character_id", OPAQUE_ID_BYTES_MAX),
+            ..PromptChoice::default()
+        };
+        let voice = voice_of(&mut fields, &server.voices.defaults);
+        let voice = fields.finish(voice)?;
+        Ok(Self {
+            conversation,
+            choice,
+            voice,
+        })
+    }
 }
 
 /// What a text came from.
@@ -106,7 +136,9 @@ async fn read(
 ) -> Result<Uploaded, ApiError> {
     if upload::is_multipart(request) {
         let form = upload::form(request, payload);
-        return upload::read(server, form, Told::AllButFormat).await;
+        // What is asked for wrongly is not written down either, which costs money.
+        let check = |fields: &_| Asked::of(server, fields).map(drop);
+        return upload::read(server, form, Told::AllButFormat, &check).await;
     }
     let body = body::read(payload, server.limits.body_bytes).await?;
     let fields: BTreeMap<String, String> = url::form_urlencoded::parse(&body)
@@ -116,26 +148,41 @@ async fn read(
     Ok(Uploaded {
         fields,
         heard: None,
+        digest: None,
     })
 }
 
-/// Keeps the text as a message of the user, to which no reply is made.
+/// Keeps a text as a message of the user, to which no reply is made.
 async fn keep(
-    server: &Server,
-    request: &HttpRequest,
-    named: &Named,
+    conversation: &ConversationHandle,
     text: &str,
     choice: PromptChoice,
-) -> Result<Started, ApiError> {
-    let caller = Caller::Anonymous;
-    let key = idempotency::key_of(request.headers(), &caller)?;
-    let chat = ChatRequest::of_text(text, choice, &server.defaults);
-    let mut command = chat.into_command(caller, TurnId::now());
+    defaults: &Defaults,
+    key: Option<RequestKey>,
+) -> Result<Started, EngineError> {
+    let chat = ChatRequest::of_text(text, choice, defaults);
+    let mut command = chat.into_command(Caller::Anonymous, TurnId::now());
     command.owed = Owed::Nothing;
-    command.key = key.map(|key| RequestKey::new(key, text.as_bytes()));
-    let conversation = server.conversation(named);
-    let kept = conversation.start_turn(command, None).await;
-    kept.map_err(|error| ApiError::of(error, &named.spelled))
+    command.key = key;
+    conversation.start_turn(command, None).await
+}
+
+/// An error that comes with the text, and with what of it is kept.
+fn unspoken(
+    error: EngineError,
+    text: &str,
+    named: Option<&Named>,
+    kept: Option<&Started>,
+) -> ApiError {
+    ApiError::Unspoken {
+        error,
+        text: Box::new(UnspokenText {
+            text: Some(text.to_owned()),
+            conversation: named.map(|named| named.spelled.clone()),
+            turn: kept.map(|kept| kept.turn),
+            message: kept.and_then(|kept| kept.message),
+        }),
+    }
 }
 
 fn engine(error: EngineError) -> ApiError {

@@ -10,6 +10,7 @@ use idol_actors::{
     error::EngineError,
     provider::hearing::{Transcript, UploadPart},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::{
     select,
     time::{Instant, timeout_at},
@@ -34,13 +35,15 @@ const FIELDS_MAX: usize = 64;
 /// So many first bytes tell the format of a file.
 const SNIFFED_BYTES: usize = 512;
 
-/// Fields that the transcription provider is told.
-const PASSED_ON: [&str; 10] = [
+/// Longest name of a field that is passed on.
+const FIELD_NAME_BYTES_MAX: usize = 64;
+
+/// Fields that the transcription provider is told where the others are ours.
+const PASSED_ON: [&str; 9] = [
     "model",
     "language",
     "prompt",
     "temperature",
-    "response_format",
     "timestamp_granularities[]",
     "include[]",
     "chunking_strategy",
@@ -55,6 +58,8 @@ pub(super) struct Uploaded {
     pub(super) fields: BTreeMap<String, String>,
     /// What is heard in the file; none: there was none.
     pub(super) heard: Option<Transcript>,
+    /// SHA-256 of the file's bytes; none: there was none.
+    pub(super) digest: Option<[u8; 32]>,
 }
 
 /// Which fields of a form are told to the provider.
@@ -66,38 +71,54 @@ pub(super) enum Told {
     AllButFormat,
 }
 
-/// Reads a form, and has the file in it written down.
+/// Tells whether the fields of a form are as they should be.
+pub(super) type Check<'a> = &'a dyn Fn(&BTreeMap<String, String>) -> Result<(), ApiError>;
+
+/// Reads a form, and has the file in it written down. Its fields are checked before the file is passed
+/// on, and those behind the file before what was heard is awaited.
 pub(super) async fn read(
     server: &Server,
     form: Multipart,
     told: Told,
+    check: Check<'_>,
 ) -> Result<Uploaded, ApiError> {
     let mut reading = Reading {
         server,
         told,
+        check,
         deadline: Instant::now() + DEADLINE,
         fields: BTreeMap::new(),
         count: 0,
         to_tell: Vec::new(),
         hearing: None,
+        digest: Sha256::new(),
     };
     match timeout_at(reading.deadline, reading.parts(form)).await {
         Ok(read) => read?,
         Err(_elapsed) => return Err(ApiError::BodyTimeout),
     }
+    check(&reading.fields)?;
     let Reading {
-        fields, hearing, ..
+        fields,
+        hearing,
+        digest,
+        ..
     } = reading;
     let heard = match hearing {
         Some(hearing) => Some(hearing.end().await.map_err(failed)?),
         None => None,
     };
-    Ok(Uploaded { fields, heard })
+    Ok(Uploaded {
+        fields,
+        digest: heard.is_some().then(|| digest.finalize().into()),
+        heard,
+    })
 }
 
 struct Reading<'a> {
     server: &'a Server,
     told: Told,
+    check: Check<'a>,
     deadline: Instant,
     fields: BTreeMap<String, String>,
     /// How many fields came.
@@ -105,6 +126,7 @@ struct Reading<'a> {
     /// Those that the provider is told once there is a file, as they came: some come more than once.
     to_tell: Vec<(String, String)>,
     hearing: Option<Hearing>,
+    digest: Sha256,
 }
 
 impl Reading<'_> {
@@ -152,7 +174,10 @@ impl Reading<'_> {
         if self.told.tells(&name) {
             let (name, value) = (name.clone(), value.clone());
             match &self.hearing {
-                Some(hearing) => hearing.pass(UploadPart::Field { name, value }).await,
+                Some(hearing) => {
+                    let part = UploadPart::Field { name, value };
+                    hearing.pass(part).await.map_err(failed)?;
+                }
                 None => self.to_tell.push((name, value)),
             }
         }
@@ -192,15 +217,26 @@ impl Reading<'_> {
                 }),
             };
         }
+        (self.check)(&self.fields)?;
         let (name, content_type) = format_of(&name, named_type, &first);
         let provider = self.server.voices.hearing().map_err(failed)?;
         let hearing = Hearing::begin(&provider).await.map_err(failed)?;
         let hearing = self.hearing.insert(hearing);
         for (name, value) in self.to_tell.drain(..) {
-            hearing.pass(UploadPart::Field { name, value }).await;
+            hearing
+                .pass(UploadPart::Field { name, value })
+                .await
+                .map_err(failed)?;
         }
-        hearing.pass(UploadPart::File { name, content_type }).await;
-        hearing.pass(UploadPart::Audio(first.freeze())).await;
+        hearing
+            .pass(UploadPart::File { name, content_type })
+            .await
+            .map_err(failed)?;
+        self.digest.update(&first);
+        hearing
+            .pass(UploadPart::Audio(first.freeze()))
+            .await
+            .map_err(failed)?;
         if over {
             return Ok(());
         }
@@ -215,7 +251,11 @@ impl Reading<'_> {
             };
             let piece = piece.map_err(|error| unreadable(&error))?;
             size(&piece)?;
-            hearing.pass(UploadPart::Audio(piece)).await;
+            self.digest.update(&piece);
+            hearing
+                .pass(UploadPart::Audio(piece))
+                .await
+                .map_err(failed)?;
         }
         Ok(())
     }
@@ -223,8 +263,18 @@ impl Reading<'_> {
 
 impl Told {
     fn tells(self, name: &str) -> bool {
-        PASSED_ON.contains(&name) && (self == Self::All || name != "response_format")
+        match self {
+            // What is unknown here may be known there; but nothing is streamed.
+            Self::All => is_plain(name) && name != "stream",
+            Self::AllButFormat => PASSED_ON.contains(&name),
+        }
     }
+}
+
+/// Whether a name can stand in the head of a part as it is.
+fn is_plain(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-[].".contains(&byte);
+    (1..=FIELD_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
 }
 
 fn failed(error: EngineError) -> ApiError {

@@ -1,17 +1,25 @@
 //! A transcription that a session feeds.
 
+use std::time::Duration;
+
 use actix::Recipient;
 use idol_actors::{
     error::EngineError,
     provider::{
-        Generation, UpstreamError,
+        Generation, Upstream, UpstreamError, UpstreamErrorKind,
         hearing::{Transcribe, Transcript, UploadPart},
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 /// Pieces of an upload that wait to be passed on; with more, its client is not read from.
 const PIECES_AHEAD: usize = 8;
+
+/// Longest time that a piece may wait for the upstream to take it.
+const PASS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A transcription under way. Dropping it closes the upstream call.
 #[derive(Debug)]
@@ -47,10 +55,12 @@ impl Hearing {
 
     /// Passes a part on, once there is room. What is not taken any more is dropped: the answer
     /// tells why.
-    pub async fn pass(&self, part: UploadPart) {
-        if self.parts.send(part).await.is_err() {
-            tracing::debug!("the rest of an upload is not wanted");
-        }
+    ///
+    /// # Errors
+    ///
+    /// The upstream takes nothing for too long.
+    pub async fn pass(&self, part: UploadPart) -> Result<(), EngineError> {
+        pass(&self.parts, part).await
     }
 
     /// Where parts are passed on.
@@ -72,8 +82,30 @@ impl Hearing {
     ///
     /// The upstream failed or refused it.
     pub async fn end(self) -> Result<Transcript, EngineError> {
-        self.pass(UploadPart::End).await;
+        self.pass(UploadPart::End).await?;
         let heard = self.answer.await.map_err(|_gone| EngineError::Restarted)?;
         heard.map_err(EngineError::Upstream)
+    }
+}
+
+/// See [`Hearing::pass`].
+pub(super) async fn pass(
+    parts: &mpsc::Sender<UploadPart>,
+    part: UploadPart,
+) -> Result<(), EngineError> {
+    match timeout(PASS_DEADLINE, parts.send(part)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_closed)) => {
+            tracing::debug!("the rest of an upload is not wanted");
+            Ok(())
+        }
+        Err(_elapsed) => Err(EngineError::Upstream(UpstreamError {
+            upstream: Upstream::Whisper,
+            kind: UpstreamErrorKind::Timeout,
+            message: "The transcription provider takes no more audio".to_owned(),
+            retry_after: None,
+            retryable: None,
+            too_long: None,
+        })),
     }
 }

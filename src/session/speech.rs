@@ -1,6 +1,6 @@
 //! Speech for one request: audio as it comes, a few pieces ahead of whoever takes it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture,
@@ -13,10 +13,13 @@ use idol_actors::{
         speech::{Speak, SpeechEnd, Spoken, Timing, Urgency, Voice},
     },
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 /// Pieces of audio that wait for whoever takes them; with more, the upstream is not read from.
 const PIECES_AHEAD: usize = 4;
+
+/// How long a client may take nothing.
+const STALL: Duration = Duration::from_secs(15);
 
 /// Messages that wait for the session; with more, likewise.
 const MAILBOX: usize = 4;
@@ -166,7 +169,8 @@ impl Handler<Spoken> for SpeechSession {
         let is_last = end.is_some();
         let pass_on = async move {
             for piece in audio.into_iter().chain(end) {
-                if pieces.send(piece).await.is_err() {
+                // Who takes nothing holds a place that others wait for.
+                if !matches!(timeout(STALL, pieces.send(piece)).await, Ok(Ok(()))) {
                     return false;
                 }
             }

@@ -8,6 +8,7 @@ use actix::{
 };
 use bytes::Bytes;
 use idol_actors::{
+    accounting::VoiceAccount,
     conversation::{
         command::{Deliver, Listener, StartTurn, Started, Want},
         event::EventBody,
@@ -16,7 +17,6 @@ use idol_actors::{
     handle::ConversationHandle,
     json_text::unescape,
     limits,
-    metrics::Metrics,
     provider::speech::{Speak, Timing, Voice},
     speaker::{More, Over, Piece, Silence, Speaker, SpeakerConfig, Voiced},
     voice::segmenter::SegmenterOptions,
@@ -42,7 +42,7 @@ pub struct Speaking {
     /// With which voice.
     pub voice: Arc<Voice>,
     /// Where characters are counted.
-    pub metrics: Metrics,
+    pub account: VoiceAccount,
 }
 
 struct TtsStreamSession {
@@ -136,7 +136,7 @@ impl Actor for TtsStreamSession {
                 timing: Timing::Plain,
                 segmenter: SegmenterOptions::default(),
                 listener: ctx.address().recipient(),
-                metrics: speaking.metrics,
+                account: speaking.account,
             })
             .start()
         });

@@ -67,10 +67,17 @@ struct WsSession {
     held: Vec<Deliver>,
     /// The reply that is being spoken, or was last.
     speech: Option<speaking::SpeechUnderWay>,
-    /// Whether a reply is being cut to what was heard of it: what was asked behind it waits.
-    interrupting: Busy,
+    /// A piece of it that is not told while the client speaks.
+    held_piece: Option<speaking::HeldPiece>,
+    /// Replies that are being cut to what was heard of them: what was asked behind them waits.
+    interrupting: usize,
+    /// Whether the client says what it plays.
+    reports: Reports,
     /// What the client is saying aloud.
     utterance: Option<hearing::Utterance>,
+    /// What it said before that is still being written down, in order.
+    written: VecDeque<hearing::Written>,
+    next_utterance: u64,
     pings_unanswered: u32,
     speaks_added: Added,
     /// Set once the server stops: the socket closes when its turns are told.
@@ -79,6 +86,13 @@ struct WsSession {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Busy {
+    No,
+    Yes,
+}
+
+/// Whether a client says what it plays. One that does so has not heard what it has not said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reports {
     No,
     Yes,
 }
@@ -164,8 +178,12 @@ pub fn start(
         resuming: None,
         held: Vec::new(),
         speech: None,
-        interrupting: Busy::No,
+        held_piece: None,
+        interrupting: 0,
+        reports: Reports::No,
         utterance: None,
+        written: VecDeque::new(),
+        next_utterance: 0,
         pings_unanswered: 0,
         speaks_added: Added::No,
         going: None,
@@ -192,9 +210,12 @@ impl WsSession {
             Ok(ClientMessage::Ping) => ctx.text(socket::PONG),
             Ok(ClientMessage::Played { turn, sequence, ms }) => self.played(turn, sequence, ms),
             Ok(ClientMessage::AudioEnd) => self.utterance_ends(ctx),
-            Ok(ClientMessage::AudioAbort) => self.utterance = None,
-            Ok(_) if self.inbox.len() >= INBOX_MAX => {
+            Ok(ClientMessage::AudioAbort) => self.utterance_is_lost(ctx),
+            Ok(message) if self.inbox.len() >= INBOX_MAX => {
                 ctx.text(socket::refused(&EngineError::Busy.into()));
+                if let ClientMessage::AudioStart(_) = message {
+                    self.utterance_is_lost(ctx);
+                }
             }
             Ok(message) => {
                 if message.is_added() {
@@ -224,7 +245,13 @@ impl WsSession {
                 }
                 self.next_message(ctx);
             }
-            Err(refused) => ctx.text(socket::refused(&refused)),
+            Err(refused) => {
+                ctx.text(socket::refused(&refused));
+                if socket::is_audio_start(text) {
+                    // Its audio is on its way.
+                    self.utterance_is_lost(ctx);
+                }
+            }
         }
     }
 
@@ -234,6 +261,7 @@ impl WsSession {
             return;
         }
         self.pings_unanswered += 1;
+        self.look_after_utterance(ctx);
         ctx.ping(b"");
     }
 

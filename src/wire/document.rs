@@ -3,6 +3,7 @@
 use idol_actors::{
     conversation::{document::Snapshot, message::StoredMessage},
     time::Timestamp,
+    voice::usage,
 };
 
 use super::{
@@ -47,6 +48,7 @@ fn head(
     messages: &[StoredMessage],
     form: Timestamps,
 ) -> Object {
+    let used = Some(snapshot.voice_usage).filter(|it| !it.is_nothing());
     Object::with_capacity(bytes_of(messages) + 512)
         .string("id", spelled)
         .shown("created_at", instant(snapshot.created_at, form))
@@ -57,6 +59,7 @@ fn head(
         .maybe(snapshot.character_id.as_deref(), |it, id| {
             it.string("character_id", id)
         })
+        .maybe(used, |it, used| it.raw(usage::MEMBER, &used.to_string()))
 }
 
 /// Room that messages take.

@@ -123,6 +123,7 @@ mod tests {
         conversation::message::{Draft, Role, Stamp},
         json_text::JsonText,
         time::Timestamp,
+        voice::usage::VoiceUsage,
     };
     use proptest::prelude::*;
 
@@ -150,6 +151,7 @@ mod tests {
             incarnation: 1,
             seq: 1,
             messages,
+            voice_usage: VoiceUsage::default(),
             heirs: Arc::default(),
         }
     }

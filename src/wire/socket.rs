@@ -5,7 +5,8 @@ mod audio;
 mod told;
 
 pub use asked::{
-    AudioStart, Carriage, ClientMessage, Reasoning, Refused, SpokenReply, Watch, message_id, said,
+    AudioStart, Carriage, ClientMessage, Reasoning, Refused, SpokenReply, Watch, is_audio_start,
+    message_id, said,
 };
 pub use audio::{
     AudioPiece, audio, audio_complete, audio_error, audio_frame, audio_head_alone, audio_stop,

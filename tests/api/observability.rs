@@ -12,7 +12,7 @@ use crate::helpers::{DEADLINE, Setup, TestApp, refused, say, until, within};
 const FRONT_END: &str = "http://localhost:3000";
 
 /// A server with no chat upstream: in demo mode, unless something else is set.
-pub fn without_upstream() -> Setup {
+pub(crate) fn without_upstream() -> Setup {
     Setup::new()
         .set("OPENROUTER_API_KEY", "")
         .set("OPENROUTER_BASE_URL", "")

@@ -178,6 +178,7 @@ impl Launch {
                     user_id: None,
                     character_id: None,
                     imported_updated_at: None,
+                    voice_usage: None,
                     unverified: false,
                 })),
             }

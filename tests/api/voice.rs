@@ -17,6 +17,7 @@ mod stream;
 mod transcribe;
 mod tts;
 mod uploads;
+mod usage;
 
 /// A server that speaks and listens.
 async fn voiced() -> TestApp {

@@ -127,8 +127,13 @@ impl Conversation {
                     ordinal, outcome, ..
                 } => self.turn_over(ordinal, *outcome),
                 Then::Heard { turn, reply } => self.heard(turn, reply),
+                Then::Counted {
+                    reply: Some(reply), ..
+                } => answer(reply, Ok(())),
+                Then::Counted { reply: None, .. } => {}
             }
         }
+        self.count_what_is_not(None);
         self.account();
         self.shared.changed(&Changed {
             id: self.id.clone(),
@@ -240,6 +245,13 @@ impl Conversation {
                     self.hearing = Hearing::No;
                     answer(reply, Err(EngineError::StorageUnavailable.into()));
                 }
+                // With the next one.
+                Then::Counted { usage, reply } => {
+                    self.uncounted += usage;
+                    if let Some(reply) = reply {
+                        answer(reply, Err(EngineError::StorageUnavailable.into()));
+                    }
+                }
                 // A mirror offers it again.
                 Then::Adopted { reply, .. } => {
                     self.taking_over = TakingOver::No;
@@ -347,10 +359,14 @@ impl Conversation {
             match pending.then {
                 Then::Accepted { reply, .. } => answer(reply, Err(told.clone().into())),
                 Then::Heard { reply, .. } => answer(reply, Err(told.clone().into())),
+                Then::Counted {
+                    reply: Some(reply), ..
+                } => answer(reply, Err(told.clone().into())),
                 Then::Adopted {
                     reply: Some(reply), ..
                 } => answer(reply, Err(told.clone().into())),
                 Then::Begun
+                | Then::Counted { reply: None, .. }
                 | Then::Ended { .. }
                 | Then::Recovered
                 | Then::Deleted

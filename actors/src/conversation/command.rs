@@ -25,6 +25,7 @@ use crate::{
     json_text::JsonText,
     log::entry::Owed,
     mirror::imported::ImportedDocument,
+    voice::usage::VoiceUsage,
 };
 
 /// Begins a conversation if it has not begun.
@@ -516,6 +517,10 @@ ask! {
 ask! {
     /// [`Interrupt`].
     AskInterrupt { command: Interrupt } -> Interrupted
+}
+ask! {
+    /// What was spoken and heard.
+    AskCount { usage: VoiceUsage } -> ()
 }
 ask! {
     /// [`Delete`].

@@ -21,6 +21,7 @@ use crate::{
         TurnEnded, TurnReopened,
     },
     time::Timestamp,
+    voice::usage::VoiceUsage,
 };
 
 /// The history of one conversation, as far as it is in the log.
@@ -39,6 +40,7 @@ pub struct Document {
     seq: u64,
     bytes: usize,
     last_own: Timestamp,
+    voice_usage: VoiceUsage,
 }
 
 /// A turn of the history: what was said, then the reply if there is one.
@@ -143,6 +145,8 @@ pub struct Snapshot {
     pub seq: u64,
     /// The messages, in order.
     pub messages: Vec<StoredMessage>,
+    /// What was spoken and heard.
+    pub voice_usage: VoiceUsage,
     /// What stands for those that were replaced.
     pub heirs: Arc<Heirs>,
 }
@@ -180,6 +184,7 @@ impl Document {
             seq: seq.saturating_sub(1),
             bytes: 0,
             last_own: Timestamp::from_micros(0),
+            voice_usage: begun.voice_usage.unwrap_or_default(),
         };
         for message in parse(&entry.messages, seq)? {
             document.import(message);
@@ -227,6 +232,7 @@ impl Document {
             EntryHead::TurnEnded(ended) => self.end(ended, messages.pop(), seq)?,
             EntryHead::TurnReopened(reopened) => self.reopen(reopened, seq)?,
             EntryHead::Heard(heard) => self.hear(heard),
+            EntryHead::VoiceUsed(used) => self.voice_usage += used.usage,
             EntryHead::Appended(added) => {
                 for message in &messages {
                     self.last_own = self.last_own.max(message.timestamp());
@@ -555,6 +561,12 @@ impl Document {
             .map_or(now, |message| now.max(message.timestamp().next()))
     }
 
+    /// What was spoken and heard.
+    #[must_use]
+    pub fn voice_usage(&self) -> VoiceUsage {
+        self.voice_usage
+    }
+
     /// What a reader is shown.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -570,6 +582,7 @@ impl Document {
                 .iter()
                 .flat_map(|turn| turn.messages.iter().cloned())
                 .collect(),
+            voice_usage: self.voice_usage,
             heirs: self.heirs.clone(),
         }
     }

@@ -281,6 +281,7 @@ impl Parked {
             | Self::Snapshot(..)
             | Self::Cancel(..)
             | Self::Interrupt(..)
+            | Self::Count(..)
             | Self::Delete(..)
             | Self::Adopt(..) => false,
         }

@@ -60,6 +60,7 @@ impl Conversation {
                 user_id,
                 character_id,
                 imported_updated_at: None,
+                voice_usage: None,
                 // An id that was deleted has nothing stored that it could want back.
                 unverified: self.seq() == 0
                     && matches!(self.elsewhere, Elsewhere::Late | Elsewhere::Unknown),

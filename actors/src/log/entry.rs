@@ -9,6 +9,7 @@ use crate::{
     id::{MessageId, TurnId},
     provider::RawJson,
     time::Timestamp,
+    voice::usage::VoiceUsage,
 };
 
 /// One record of the log.
@@ -38,6 +39,8 @@ pub enum EntryHead {
     TurnReopened(TurnReopened),
     /// A reply was heard in part: the rest is unsaid.
     Heard(Heard),
+    /// Something was spoken or heard, which somebody charges for.
+    VoiceUsed(VoiceUsed),
     /// Messages without a turn, behind what is there: a suffix that the log had lost.
     Appended(Added),
     /// Messages without a turn, before what is there: a document that was found late.
@@ -62,6 +65,9 @@ pub struct Begun {
     /// For an imported document: when it was last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported_updated_at: Option<Timestamp>,
+    /// What was spoken and heard before, for an imported document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voice_usage: Option<VoiceUsage>,
     /// Whether a mirror may hold a document of this id that could not be looked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,
@@ -175,6 +181,15 @@ pub struct Heard {
     pub bytes: usize,
 }
 
+/// Something was spoken or heard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VoiceUsed {
+    /// When.
+    pub at: Timestamp,
+    /// How much: it adds to what was before.
+    pub usage: VoiceUsage,
+}
+
 /// Messages without a turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Added {
@@ -241,6 +256,7 @@ impl EntryHead {
             Self::TurnEnded(ended) => ended.at,
             Self::TurnReopened(reopened) => reopened.at,
             Self::Heard(heard) => heard.at,
+            Self::VoiceUsed(used) => used.at,
             Self::Appended(added) => added.at,
             Self::Prepended(prepended) => prepended.at,
             Self::Deleted(deleted) => deleted.at,
@@ -256,6 +272,7 @@ impl EntryHead {
             Self::TurnReopened(reopened) => Some((reopened.turn, reopened.attempt)),
             Self::Begun(_)
             | Self::Heard(_)
+            | Self::VoiceUsed(_)
             | Self::Appended(_)
             | Self::Prepended(_)
             | Self::Deleted(_) => None,

@@ -18,6 +18,7 @@ use crate::{
     mirror::{REVISION_MEMBER, Revision, digest_of},
     provider::RawJson,
     time::Timestamp,
+    voice::{self, usage::VoiceUsage},
 };
 
 /// A document read back.
@@ -31,6 +32,8 @@ pub struct ImportedDocument {
     pub user_id: Option<String>,
     /// Companion.
     pub character_id: Option<String>,
+    /// What was spoken and heard, if it says so.
+    pub voice_usage: Option<VoiceUsage>,
     /// In order; system messages as they stand.
     pub messages: Vec<ImportedMessage>,
     /// What of which log it shows, if one of ours wrote it.
@@ -119,6 +122,7 @@ impl ImportedDocument {
             updated_at: None,
             user_id: None,
             character_id: None,
+            voice_usage: None,
             messages: vec![],
             revision: None,
             others: vec![],
@@ -140,6 +144,7 @@ impl ImportedDocument {
                 "updated_at" => set(&mut document.updated_at, timestamp(value)),
                 "user_id" => set(&mut document.user_id, text(value)),
                 "character_id" => set(&mut document.character_id, text(value)),
+                voice::usage::MEMBER => set(&mut document.voice_usage, voice_usage(value)),
                 "messages" => set(&mut messages, Some(value)),
                 "revision" => set(&mut document.revision, revision(json, value)),
                 _ => false,
@@ -227,6 +232,10 @@ fn revision(text: &str, value: &RawValue) -> Option<Revision> {
     let at = value.get().as_ptr().addr() - text.as_ptr().addr();
     let before = text[..at].strip_suffix(REVISION_MEMBER)?;
     (digest_of([before]) == revision.sha256).then_some(revision)
+}
+
+fn voice_usage(value: &RawValue) -> Option<VoiceUsage> {
+    serde_json::from_str(value.get()).ok()
 }
 
 fn timestamp(value: &RawValue) -> Option<Timestamp> {

@@ -61,7 +61,7 @@ pub fn of_payload(upstream: Upstream, payload: &[u8]) -> UpstreamError {
 }
 
 /// The reply broke off, or cannot be read; `what` the upstream did, without a subject.
-pub(super) fn failed(upstream: Upstream, what: impl AsRef<str>) -> UpstreamError {
+pub(crate) fn failed(upstream: Upstream, what: impl AsRef<str>) -> UpstreamError {
     UpstreamError {
         upstream,
         kind: UpstreamErrorKind::Failed,

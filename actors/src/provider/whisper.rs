@@ -8,7 +8,7 @@ use actix::{Actor, Context, Handler};
 use reqwest::header::AUTHORIZATION;
 use secrecy::SecretString;
 
-use self::transcribing::Transcribing;
+use self::{form::Defaults, transcribing::Transcribing};
 use super::{
     EndpointError, Generation, Upstream,
     attempts::RetryPolicy,
@@ -30,8 +30,10 @@ pub struct WhisperConfig {
     pub path: String,
     /// Sent as a bearer token; a local server needs none.
     pub api_key: Option<SecretString>,
-    /// For requests that name no model.
+    /// For requests that name no model, or one of OpenAI's where this is none.
     pub model: String,
+    /// For requests that name no language; none: they go without.
+    pub language: Option<String>,
     /// How long to wait for what.
     pub deadlines: HearingDeadlines,
     /// How often a connection is tried.
@@ -74,7 +76,7 @@ pub struct Whisper {
 struct Target {
     http: Endpoint,
     path: String,
-    model: String,
+    defaults: Arc<Defaults>,
     deadlines: HearingDeadlines,
     retry: RetryPolicy,
 }
@@ -102,7 +104,10 @@ impl Whisper {
             target: Arc::new(Target {
                 http,
                 path: config.path.clone(),
-                model: config.model.clone(),
+                defaults: Arc::new(Defaults {
+                    model: config.model.clone(),
+                    language: config.language.clone(),
+                }),
                 deadlines: config.deadlines,
                 retry: config.retry,
             }),

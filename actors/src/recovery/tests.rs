@@ -50,6 +50,7 @@ fn begin(number: u32) -> Append {
         user_id: None,
         character_id: None,
         imported_updated_at: None,
+        voice_usage: None,
         unverified: false,
     });
     let accepted = EntryHead::TurnAccepted(TurnAccepted {

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     provider::{
-        UpstreamError, UpstreamErrorKind,
+        Upstream, UpstreamError, UpstreamErrorKind, failure,
         speech::{SpeechEnd, Urgency},
     },
     voice::{
@@ -27,6 +27,12 @@ const AHEAD: usize = 2;
 
 /// So often a sentence is asked for that nobody has heard anything of.
 const ATTEMPTS: u8 = 2;
+
+/// So many sentences in a row that are refused, and the rest of the reply is not asked for.
+const REFUSED_MAX: u8 = 2;
+
+/// Longest audio of a sentence: the longest that is asked for takes a minute or so.
+const SENTENCE_MAX: Duration = Duration::from_secs(180);
 
 /// Largest piece of audio that is told at once: two seconds of the default format.
 pub(super) const PIECE_BYTES_MAX: usize = 32 << 10;
@@ -102,9 +108,20 @@ pub enum Piece {
         text: Arc<str>,
         /// Why.
         error: UpstreamError,
+        /// Whether the sentences behind it are spoken.
+        rest: Rest,
     },
     /// Everything was told.
     Complete(Sums),
+}
+
+/// What becomes of the sentences behind one that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// They are spoken.
+    Spoken,
+    /// They would fail in the same way: they are to be read.
+    Silent,
 }
 
 /// What there was of a reply.
@@ -121,6 +138,7 @@ pub struct Sums {
 struct Told {
     sentence: u32,
     start_ms: u32,
+    end_ms: u32,
 }
 
 /// The sentences of one reply.
@@ -137,6 +155,8 @@ pub(super) struct Line {
     text: Text,
     /// The voice cannot speak at all: no more is asked for.
     mute: bool,
+    /// Sentences in a row that were refused.
+    refused: u8,
     complete: bool,
     /// The furthest report: a piece, and milliseconds of it.
     played: Option<(u32, u32)>,
@@ -160,6 +180,7 @@ impl Line {
             sums: Sums::default(),
             text: Text::Coming,
             mute: false,
+            refused: 0,
             complete: false,
             played: None,
         }
@@ -230,6 +251,15 @@ impl Line {
             return;
         };
         sentence.audio.extend_from_slice(audio);
+        let bytes = sentence.told + sentence.audio.len();
+        let endless = self.format.duration_of(bytes) > SENTENCE_MAX;
+        let end = match endless {
+            true => Some(Err(failure::failed(
+                Upstream::ElevenLabs,
+                "sent more audio than a sentence has",
+            ))),
+            false => end,
+        };
         for timed in &timed {
             let mut text = [0; 4];
             let text = timed.c.encode_utf8(&mut text);
@@ -245,21 +275,25 @@ impl Line {
             None => {}
             Some(Ok(end)) => {
                 sentence.state = State::Whole;
+                self.refused = 0;
                 self.sums.characters += end.characters;
-                let bytes = sentence.told + sentence.audio.len();
                 let total = millis(self.format.duration_of(bytes));
                 self.heard.set_total(sentence.number, total);
             }
             Some(Err(error)) => {
                 let untold = sentence.told == 0;
-                let again = !is_final(&error.kind) && sentence.attempt < ATTEMPTS && untold;
+                let refused = error.kind == UpstreamErrorKind::Rejected;
+                // One sentence may be refused for what it says; two are for what asks.
+                self.refused += u8::from(refused);
+                let mutes = is_final(&error) || self.refused >= REFUSED_MAX;
+                let again = !mutes && !refused && sentence.attempt < ATTEMPTS && untold;
                 if again {
                     sentence.state = State::Waits;
                     sentence.audio.clear();
                     sentence.timed.clear();
                     sentence.alignment = Alignment::default();
                 } else {
-                    self.mute |= is_final(&error.kind);
+                    self.mute |= mutes;
                     sentence.state = State::Failed(error);
                 }
             }
@@ -293,6 +327,7 @@ impl Line {
                 self.told.push(Told {
                     sentence: sentence.number,
                     start_ms,
+                    end_ms: millis(self.format.duration_of(sentence.told)),
                 });
                 self.sums.duration += self.format.duration_of(audio.len());
                 return Some(Piece::Audio {
@@ -310,15 +345,22 @@ impl Line {
                 State::Waits | State::Asked => return None,
                 State::Whole => {}
                 State::Failed(error) => {
+                    let rest = match self.mute {
+                        true => Rest::Silent,
+                        false => Rest::Spoken,
+                    };
                     let piece = Piece::Failed {
                         sequence,
                         sentence: sentence.number,
                         text: sentence.text.clone(),
                         error: error.clone(),
+                        rest,
                     };
+                    let told_ms = millis(self.format.duration_of(sentence.told));
                     self.told.push(Told {
                         sentence: sentence.number,
-                        start_ms: millis(self.format.duration_of(sentence.told)),
+                        start_ms: told_ms,
+                        end_ms: told_ms,
                     });
                     self.take_off();
                     return Some(piece);
@@ -352,13 +394,8 @@ impl Line {
             _ => (last, u32::MAX),
         };
         let told = self.told[sequence];
-        // No further than into the next piece: it is all of this one then.
-        let next = self.told.get(sequence + 1);
-        let end = match next {
-            Some(next) if next.sentence == told.sentence => next.start_ms,
-            _ => u32::MAX,
-        };
-        let at = told.start_ms.saturating_add(ms).min(end);
+        // No further than to its end: nobody has heard what was not told.
+        let at = told.start_ms.saturating_add(ms).min(told.end_ms);
         self.heard.report(told.sentence, at);
         let report = (u32::try_from(sequence).unwrap_or(u32::MAX), ms);
         self.played = self.played.max(Some(report));
@@ -391,14 +428,14 @@ fn number(sentence: &Sentence) -> u64 {
 }
 
 /// Whether the next sentence would fail in the same way.
-fn is_final(kind: &UpstreamErrorKind) -> bool {
-    matches!(
-        kind,
+fn is_final(error: &UpstreamError) -> bool {
+    match error.kind {
         UpstreamErrorKind::Auth
-            | UpstreamErrorKind::Credits
-            | UpstreamErrorKind::Rejected
-            | UpstreamErrorKind::NotConfigured { .. }
-    )
+        | UpstreamErrorKind::Credits
+        | UpstreamErrorKind::NotConfigured { .. } => true,
+        UpstreamErrorKind::Rejected => error.retryable == Some(false),
+        _ => false,
+    }
 }
 
 /// The end of a text, of whole characters.

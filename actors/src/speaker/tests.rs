@@ -6,6 +6,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::{
+    metrics::Metrics,
     provider::speech::SpeechEnd,
     voice::{alignment::TimedChar, format::AudioFormat},
 };
@@ -101,7 +102,7 @@ impl Stage {
             timing: Timing::Aligned,
             segmenter: SegmenterOptions::default(),
             listener: ear.clone().recipient(),
-            metrics: metrics.clone(),
+            account: VoiceAccount::new(metrics.clone(), None),
         });
         Self {
             speaker: speaker.start(),

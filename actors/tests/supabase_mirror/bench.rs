@@ -106,6 +106,7 @@ impl Bench {
             user_id: None,
             character_id: None,
             imported_updated_at: None,
+            voice_usage: None,
             unverified,
         });
         append(&self.log, name, 0, head, vec![message("first")]).await;

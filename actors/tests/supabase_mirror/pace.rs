@@ -138,6 +138,7 @@ fn a_life_that_ended_before_its_upload_was_recorded_is_not_sent() {
                 user_id: None,
                 character_id: None,
                 imported_updated_at: None,
+                voice_usage: None,
                 unverified: false,
             });
             futures::executor::block_on(async {

@@ -402,11 +402,16 @@ impl WsSession {
             }
         }
         // Own turns that are over were told among the messages.
-        self.own.retain(|own| {
+        let goes_on = |own: &Own| {
             own.via == Via::Attachment
                 || own.named.id != named.id
                 || resumed.open.contains(&own.turn)
-        });
+        };
+        let over = self.own.iter().filter(|own| !goes_on(own));
+        for number in over.map(|own| own.number).collect::<Vec<_>>() {
+            self.speak_to_the_end(number);
+        }
+        self.own.retain(goes_on);
         let under_way = resumed.caught_up.as_ref().and_then(|it| it.turn.as_ref());
         let (cursor, turn) = (
             resumed.caught_up.as_ref().map(|it| it.cursor),

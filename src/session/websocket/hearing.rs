@@ -1,27 +1,33 @@
 //! What a socket's client says aloud: passed on while it speaks, then answered as a message.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use bytes::Bytes;
 use idol_actors::{
     error::EngineError,
     provider::hearing::{Transcript, UploadPart},
-    voice::format::{AudioFormat, Coding},
+    voice::usage::VoiceUsage,
 };
 
+use self::file::SoundFile;
 use super::{Ctx, WsSession};
 use crate::{
     error::ApiError,
-    session::hearing::Hearing,
+    session::hearing::{Hearing, pass},
     wire::{
         chat::{Named, PromptChoice},
         socket::{self, AudioStart, ClientMessage, Reasoning, Refused, SpokenReply},
     },
 };
 
-/// Longest time that a piece may wait for the upstream to take it.
-const PASS_DEADLINE: Duration = Duration::from_secs(30);
+mod file;
+
+/// Longest time without audio within an utterance.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Utterances of one client that may be on their way to be written down.
+const WRITTEN_MAX: usize = 4;
 
 /// Something that is being said.
 pub(super) enum Utterance {
@@ -36,7 +42,19 @@ pub(super) struct Heard {
     named: Named,
     hearing: Hearing,
     bytes: usize,
+    /// When it was last heard.
+    last: Instant,
     said: Said,
+}
+
+/// An utterance that is over. They are answered in the order in which they were said, however long
+/// each takes to be written down.
+pub(super) struct Written {
+    number: u64,
+    named: Named,
+    said: Said,
+    /// Once it is there.
+    transcript: Option<Result<Transcript, EngineError>>,
 }
 
 /// What holds for the message that it becomes.
@@ -59,20 +77,32 @@ impl WsSession {
             reasoning,
             voice,
         } = start;
-        let Some(named) = conversation.or_else(|| self.current.clone()) else {
-            ctx.text(socket::refused(&Refused::no_conversation()));
-            return;
-        };
         if let Some(Utterance::Heard(_)) = self.utterance {
             let sentence = "Only one utterance at a time: send audio_end or audio_abort first";
             ctx.text(socket::refused(&Refused::invalid(sentence)));
             return;
         }
+        // Its audio comes right behind, and is passed over unless all is well.
+        self.utterance = Some(Utterance::Lost);
+        let Some(named) = conversation.or_else(|| self.current.clone()) else {
+            ctx.text(socket::refused(&Refused::no_conversation()));
+            return;
+        };
+        if self.written.len() >= WRITTEN_MAX {
+            ctx.text(socket::turn_error(&named.spelled, None, &EngineError::Busy));
+            return;
+        }
+        let file = match SoundFile::of(&format) {
+            Ok(file) => file,
+            Err(refused) => {
+                ctx.text(socket::refused(&refused));
+                return;
+            }
+        };
         let provider = match self.server.voices.hearing() {
             Ok(provider) => provider,
             Err(error) => {
                 ctx.text(socket::turn_error(&named.spelled, None, &error));
-                self.utterance = Some(Utterance::Lost);
                 return;
             }
         };
@@ -85,8 +115,8 @@ impl WsSession {
         };
         let begin = async move {
             let hearing = Hearing::begin(&provider).await?;
-            for part in first_parts(&format, language) {
-                hearing.pass(part).await;
+            for part in first_parts(file, language) {
+                hearing.pass(part).await?;
             }
             Ok::<_, EngineError>(hearing)
         };
@@ -100,6 +130,7 @@ impl WsSession {
                             named,
                             hearing,
                             bytes: 0,
+                            last: Instant::now(),
                             said,
                         })));
                     }
@@ -123,11 +154,12 @@ impl WsSession {
             }
         };
         utterance.bytes += audio.len();
+        utterance.last = Instant::now();
         let limit = self.server.voices.audio_bytes_max;
         if utterance.bytes > limit {
             let refused = Refused::from(ApiError::PayloadTooLarge { limit });
             ctx.text(socket::refused(&refused));
-            self.utterance = Some(Utterance::Lost);
+            self.utterance_is_lost(ctx);
             return;
         }
         if utterance.hearing.is_over() {
@@ -137,20 +169,39 @@ impl WsSession {
             return;
         }
         let parts = utterance.hearing.parts().clone();
+        let named = utterance.named.clone();
         if let Err(full) = parts.try_send(UploadPart::Audio(audio)) {
             // Nothing more is read from the client until the upstream has taken this.
-            let pass = async move {
-                let sent = parts.send(full.into_inner());
-                tokio::time::timeout(PASS_DEADLINE, sent).await.is_ok()
-            };
-            ctx.wait(pass.into_actor(self).map(|passed, act, ctx| {
-                if !passed {
-                    act.utterance = Some(Utterance::Lost);
-                    let sentence = "The transcription provider takes no more audio";
-                    ctx.text(socket::refused(&Refused::invalid(sentence)));
+            let passed = async move { pass(&parts, full.into_inner()).await };
+            ctx.wait(passed.into_actor(self).map(move |passed, act, ctx| {
+                if let Err(error) = passed {
+                    ctx.text(socket::turn_error(&named.spelled, None, &error));
+                    act.utterance_is_lost(ctx);
                 }
             }));
         }
+    }
+
+    /// What is being said comes to nothing; what is on its way of it is passed over.
+    pub(super) fn utterance_is_lost(&mut self, ctx: &mut Ctx) {
+        self.utterance = Some(Utterance::Lost);
+        self.tell_held_piece(ctx);
+    }
+
+    /// Gives an utterance up whose client says nothing more: an upstream would wait with it.
+    pub(super) fn look_after_utterance(&mut self, ctx: &mut Ctx) {
+        if let Some(Utterance::Heard(heard)) = &self.utterance
+            && heard.last.elapsed() > SILENCE_MAX
+        {
+            let sentence = "No audio came for too long: the utterance is given up";
+            ctx.text(socket::refused(&Refused::invalid(sentence)));
+            self.utterance_is_lost(ctx);
+        }
+    }
+
+    /// Whether the client speaks, or what it said is not written down yet.
+    pub(super) fn is_listening(&self) -> bool {
+        matches!(self.utterance, Some(Utterance::Heard(_))) || !self.written.is_empty()
     }
 
     /// The client has said all.
@@ -160,6 +211,7 @@ impl WsSession {
             hearing,
             bytes,
             said,
+            ..
         } = match self.utterance.take() {
             Some(Utterance::Heard(utterance)) => *utterance,
             Some(Utterance::Lost) => return,
@@ -171,21 +223,47 @@ impl WsSession {
         };
         if bytes == 0 {
             ctx.text(socket::refused(&Refused::invalid("Empty audio file")));
+            self.tell_held_piece(ctx);
             return;
         }
+        self.next_utterance += 1;
+        let number = self.next_utterance;
+        self.written.push_back(Written {
+            number,
+            named,
+            said,
+            transcript: None,
+        });
         let end = hearing.end().into_actor(self);
-        ctx.spawn(end.map(move |heard, act, ctx| match heard {
-            Ok(transcript) => act.heard(named, transcript, said, ctx),
-            Err(error) => ctx.text(socket::turn_error(&named.spelled, None, &error)),
+        ctx.spawn(end.map(move |heard, act, ctx| {
+            let mut written = act.written.iter_mut();
+            if let Some(written) = written.find(|it| it.number == number) {
+                written.transcript = Some(heard);
+            }
+            act.answer_written(ctx);
         }));
+    }
+
+    /// Takes what was written down, as far as all before it is.
+    fn answer_written(&mut self, ctx: &mut Ctx) {
+        while let Some(written) = self.written.pop_front_if(|it| it.transcript.is_some()) {
+            match written.transcript {
+                Some(Ok(transcript)) => self.heard(written.named, transcript, written.said, ctx),
+                Some(Err(error)) => {
+                    ctx.text(socket::turn_error(&written.named.spelled, None, &error));
+                }
+                None => {}
+            }
+        }
+        self.tell_held_piece(ctx);
+        self.go_when_all_is_told(ctx);
     }
 
     /// What was said aloud becomes an ordinary message.
     fn heard(&mut self, named: Named, transcript: Transcript, said: Said, ctx: &mut Ctx) {
-        let metrics = self.server.engine.metrics();
-        metrics
-            .seconds_heard
-            .inc_by(transcript.seconds.unwrap_or_default());
+        let account = self.server.voice_account(Some(self.handle_of(&named)));
+        let heard = VoiceUsage::heard(transcript.seconds.unwrap_or_default());
+        ctx.spawn(account.count(heard).into_actor(self));
         let text = transcript.text;
         let id = said.client_message_id.as_deref();
         ctx.text(socket::transcript(&named.spelled, &text, id));
@@ -193,6 +271,8 @@ impl WsSession {
             // Nothing was said: there is nothing to answer.
             return;
         }
+        // A reply may have begun to sound since it was said.
+        self.barge_in(ctx);
         self.inbox.push_back(ClientMessage::Message {
             conversation: Some(named),
             message: text,
@@ -206,90 +286,15 @@ impl WsSession {
 }
 
 /// What comes before the audio.
-fn first_parts(format: &str, language: Option<String>) -> Vec<UploadPart> {
+fn first_parts(file: SoundFile, language: Option<String>) -> Vec<UploadPart> {
     let language = language.map(|value| UploadPart::Field {
         name: "language".to_owned(),
         value,
     });
-    let (name, content_type, header) = file_of(format);
-    let file = UploadPart::File { name, content_type };
-    let header = header.map(UploadPart::Audio);
+    let header = file.header.map(UploadPart::Audio);
+    let file = UploadPart::File {
+        name: file.name,
+        content_type: file.content_type,
+    };
     language.into_iter().chain([file]).chain(header).collect()
-}
-
-/// The name, media type and header of a file in a format: an ending, a media type, or the name of
-/// raw samples, which get the header of a WAV file.
-fn file_of(format: &str) -> (String, String, Option<Bytes>) {
-    if let Ok(samples) = AudioFormat::parse(format)
-        && samples.coding() == Coding::Pcm
-    {
-        let header = wav_header(samples.sample_rate());
-        return ("audio.wav".to_owned(), "audio/wav".to_owned(), Some(header));
-    }
-    let format = format.trim().to_ascii_lowercase();
-    let media = format.split(';').next().unwrap_or_default().trim();
-    let is_word = |text: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte);
-        !text.is_empty() && !text.starts_with('.') && text.bytes().all(fits)
-    };
-    // What is neither is not passed on: it stands in the head of a part.
-    let (media_type, ending) = match media.split_once('/') {
-        Some((kind, subtype)) if is_word(kind) && is_word(subtype) => (Some(media), subtype),
-        None if is_word(media) => (None, media),
-        Some(_) | None => (None, "webm"),
-    };
-    let ending = match ending.strip_prefix("x-").unwrap_or(ending) {
-        "mpeg" => "mp3",
-        "wave" => "wav",
-        "mp4" => "m4a",
-        other => other,
-    };
-    let content_type = match media_type {
-        Some(media) => media.to_owned(),
-        None => format!("audio/{}", if ending == "mp3" { "mpeg" } else { ending }),
-    };
-    (format!("audio.{ending}"), content_type, None)
-}
-
-/// The header of a WAV file of mono 16-bit samples whose length is not known yet: as large as can
-/// be, which decoders take for "to the end".
-fn wav_header(rate: u32) -> Bytes {
-    let mut header = Vec::with_capacity(44);
-    header.extend_from_slice(b"RIFF");
-    header.extend_from_slice(&u32::MAX.to_le_bytes());
-    header.extend_from_slice(b"WAVEfmt ");
-    header.extend_from_slice(&16_u32.to_le_bytes());
-    // Samples as they are, one channel.
-    header.extend_from_slice(&[1, 0, 1, 0]);
-    header.extend_from_slice(&rate.to_le_bytes());
-    header.extend_from_slice(&(rate * 2).to_le_bytes());
-    // Two bytes a sample, 16 bits.
-    header.extend_from_slice(&[2, 0, 16, 0]);
-    header.extend_from_slice(b"data");
-    header.extend_from_slice(&(u32::MAX - 36).to_le_bytes());
-    header.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_way_to_name_a_format_is_understood() {
-        for (format, name, media) in [
-            ("webm", "audio.webm", "audio/webm"),
-            ("audio/webm;codecs=opus", "audio.webm", "audio/webm"),
-            ("mp3", "audio.mp3", "audio/mpeg"),
-            ("audio/mpeg", "audio.mp3", "audio/mpeg"),
-            ("audio/x-wav", "audio.wav", "audio/x-wav"),
-            ("../../etc", "audio.webm", "audio/webm"),
-            ("audio/webm\r\nX: y", "audio.webm", "audio/webm"),
-            ("wav\r\n", "audio.wav", "audio/wav"),
-            ("pcm_16000", "audio.wav", "audio/wav"),
-        ] {
-            let (named, kind, header) = file_of(format);
-            assert_eq!((named.as_str(), kind.as_str()), (name, media), "{format}");
-            assert_eq!(header.is_some(), format == "pcm_16000");
-        }
-    }
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, Response, WrapFuture};
 use idol_actors::{
     conversation::{
         command::{CancelTurn, Interrupt},
@@ -15,12 +15,16 @@ use idol_actors::{
     error::EngineError,
     id::TurnId,
     json_text::unescape,
+    log::entry::CANCELLED,
     provider::speech::Timing,
-    speaker::{More, Over, Piece, Played, Silence, Silenced, Speaker, SpeakerConfig, Sums, Voiced},
+    speaker::{
+        More, Over, Piece, Played, Rest, Silence, Silenced, Speaker, SpeakerConfig, Sums, Voiced,
+    },
     voice::{format::AudioFormat, segmenter::SegmenterOptions},
 };
+use tokio::sync::oneshot;
 
-use super::{Busy, Ctx, WsSession};
+use super::{Ctx, Reports, WsSession};
 use crate::wire::{
     chat::Named,
     socket::{self, AudioPiece, Carriage, SpokenReply},
@@ -51,6 +55,14 @@ pub(super) struct SpeechUnderWay {
     told: Option<Instant>,
     /// The furthest that the client reports.
     played: Option<(u32, u32)>,
+    /// Whether what comes is to be read.
+    rest: Rest,
+}
+
+/// A piece that is told once the client does not speak any more; its speaker waits for that.
+pub(super) struct HeldPiece {
+    piece: Voiced,
+    told: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +104,9 @@ impl SpeechUnderWay {
         };
         let over = self.told.is_none_or(|first| first.elapsed() > all + slack);
         match self.sounds {
-            Sounds::Coming => true,
-            Sounds::Told => !self.is_played() && !over,
+            Sounds::Coming if self.rest == Rest::Spoken => true,
+            // Of a reply that goes on unspoken, what was told counts.
+            Sounds::Coming | Sounds::Told => !self.is_played() && !over,
             Sounds::Stopped => false,
         }
     }
@@ -148,7 +161,7 @@ impl WsSession {
             timing: Timing::Aligned,
             segmenter: SegmenterOptions::default(),
             listener: ctx.address().recipient(),
-            metrics: self.server.engine.metrics().clone(),
+            account: self.server.voice_account(Some(self.handle_of(named))),
         });
         self.speech = Some(SpeechUnderWay {
             number,
@@ -163,11 +176,12 @@ impl WsSession {
             pieces: Vec::new(),
             told: None,
             played: None,
+            rest: Rest::Spoken,
         });
     }
 
     /// Gives the speaker the text of an own turn's event.
-    pub(super) fn hear_text(&mut self, number: u64, event: &Event) {
+    pub(super) fn hear_text(&mut self, number: u64, event: &Event, ctx: &mut Ctx) {
         let Some(speech) = self.speech.as_mut().filter(|it| it.number == number) else {
             return;
         };
@@ -190,6 +204,10 @@ impl WsSession {
                     Some(_) | None => speech.tell(Over),
                 }
             }
+            // By somebody else: what is not played by now is not to be heard any more.
+            EventBody::Ended(end) if end.finish_reason == CANCELLED => {
+                self.barge_in(ctx);
+            }
             EventBody::Ended(_) => speech.tell(Over),
             _ => {}
         }
@@ -204,6 +222,7 @@ impl WsSession {
 
     /// The client has played so much.
     pub(super) fn played(&mut self, turn: Option<TurnId>, sequence: u32, ms: u32) {
+        self.reports = Reports::Yes;
         let Some(speech) = &mut self.speech else {
             return;
         };
@@ -232,7 +251,7 @@ impl WsSession {
 
     /// Whether a reply is being cut to what was heard.
     pub(super) fn is_interrupting(&self) -> bool {
-        self.interrupting == Busy::Yes
+        self.interrupting > 0
     }
 
     /// The client speaks up: silences what is being spoken, and keeps of it what was heard. False if
@@ -242,17 +261,22 @@ impl WsSession {
             return false;
         };
         speech.sounds = Sounds::Stopped;
+        self.held_piece = None;
         let turn = speech.turn;
         ctx.text(socket::audio_stop(&speech.named.spelled, turn));
         let speaker = speech.speaker.clone();
         let named = speech.named.clone();
         let conversation = self.handle_of(&named);
         let caller = self.caller.clone();
-        self.interrupting = Busy::Yes;
+        self.interrupting += 1;
+        let unreported = match self.reports {
+            Reports::Yes => Some(0),
+            Reports::No => None,
+        };
         let interrupt = async move {
             let silenced = speaker.send(Silence).await;
             let Silenced { heard, .. } = silenced.map_err(|_gone| EngineError::Restarted)?;
-            match heard {
+            match heard.or(unreported) {
                 Some(heard) => {
                     let interrupt = Interrupt {
                         caller,
@@ -270,7 +294,7 @@ impl WsSession {
             }
         };
         ctx.spawn(interrupt.into_actor(self).map(move |interrupted, act, ctx| {
-            act.interrupting = Busy::No;
+            act.interrupting -= 1;
             if let Err(error) = interrupted {
                 // The reply stays as it is, which is whole; what was said next is answered.
                 tracing::warn!(%error, %turn, "a spoken reply is not cut to what was heard");
@@ -283,9 +307,36 @@ impl WsSession {
 }
 
 impl Handler<Voiced> for WsSession {
-    type Result = ();
+    type Result = Response<()>;
 
-    fn handle(&mut self, msg: Voiced, ctx: &mut Ctx) {
+    fn handle(&mut self, msg: Voiced, ctx: &mut Ctx) -> Response<()> {
+        if !self.is_listening() {
+            self.tell_piece(&msg, ctx);
+            return Response::reply(());
+        }
+        // Who speaks is not spoken to.
+        let (told, wait) = oneshot::channel();
+        self.held_piece = Some(HeldPiece { piece: msg, told });
+        Response::fut(async move {
+            // Dropped where it is not told at all.
+            let _told = wait.await;
+        })
+    }
+}
+
+impl WsSession {
+    /// Tells the piece that was held while the client spoke, if it has stopped.
+    pub(super) fn tell_held_piece(&mut self, ctx: &mut Ctx) {
+        if self.is_listening() {
+            return;
+        }
+        if let Some(HeldPiece { piece, told }) = self.held_piece.take() {
+            self.tell_piece(&piece, ctx);
+            let _gone = told.send(());
+        }
+    }
+
+    fn tell_piece(&mut self, msg: &Voiced, ctx: &mut Ctx) {
         // The last that one was handed which is silenced may come when the next is there.
         let is_its =
             |it: &&mut SpeechUnderWay| it.minted == msg.turn && it.sounds == Sounds::Coming;
@@ -323,8 +374,10 @@ impl Handler<Voiced> for WsSession {
                 sequence,
                 sentence,
                 error,
+                rest,
                 ..
             } => {
+                speech.rest = *rest;
                 let error = EngineError::Upstream(error.clone());
                 let place = (*sequence, *sentence);
                 ctx.text(socket::audio_error(spelled, turn, place, &error));

@@ -121,7 +121,7 @@ impl WsSession {
             (None, None) => None,
         };
         if let Some(own) = own_turn {
-            self.hear_text(own, event);
+            self.hear_text(own, event, ctx);
         }
         let wrote = match told {
             Some((named, reasoning, whose)) => self.write(event, &named, reasoning, whose, ctx),
@@ -315,6 +315,7 @@ impl WsSession {
         watched.cursor = None;
         let (named, wanted) = (watched.named.clone(), watched.wanted);
         let under_way = watched.under_way.take();
+        let mut lost = Vec::new();
         let own: Vec<_> = self
             .own
             .iter_mut()
@@ -322,10 +323,14 @@ impl WsSession {
             .map(|own| {
                 if own.via == Via::Watch {
                     own.failed.get_or_insert(EngineError::Restarted);
+                    lost.push(own.number);
                 }
                 own.turn
             })
             .collect();
+        for own in lost {
+            self.speak_to_the_end(own);
+        }
         // The errors of own turns tell it already.
         let untold = under_way.map_or(own.is_empty(), |turn| !own.contains(&turn));
         if untold && wanted == Wanted::All {
@@ -348,10 +353,15 @@ impl WsSession {
             return;
         };
         let watched = self.watched.swap_remove(position);
+        let mut lost = Vec::new();
         for own in &mut self.own {
             if own.via == Via::Watch && own.named.id == watched.named.id {
                 own.failed.get_or_insert_with(|| error.clone());
+                lost.push(own.number);
             }
+        }
+        for own in lost {
+            self.speak_to_the_end(own);
         }
         if watched.wanted == Wanted::All {
             let spelled = &watched.named.spelled;

@@ -1,6 +1,6 @@
 //! What a client sends over `/ws/chat`.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use idol_actors::{
     conversation::{
@@ -12,6 +12,7 @@ use idol_actors::{
     limits::WATCHED_MAX,
     provider::speech::Voice,
 };
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{
@@ -245,6 +246,17 @@ impl From<ApiError> for Refused {
             retry_after: public.retry_after,
         }
     }
+}
+
+/// Whether a message that was refused is one that audio comes behind.
+#[must_use]
+pub fn is_audio_start(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_str::<Head<'_>>(text).is_ok_and(|head| head.kind == "audio_start")
 }
 
 impl ClientMessage {

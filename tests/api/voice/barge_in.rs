@@ -476,3 +476,112 @@ async fn of_what_is_asked_in_a_row_the_last_is_answered_aloud() {
     let asked = prompt.iter().filter(|it| it["role"] == "user");
     assert_eq!(asked.count(), 4);
 }
+
+#[tokio::test]
+async fn who_reports_has_heard_nothing_of_what_it_has_not_reported() {
+    let app = scripted().await;
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio_complete").await;
+    let last = player.pieces.len() - 1;
+    player.report((last, player.pieces[last].ms)).await;
+    let first = player.turn.clone();
+    player.socket.send(aloud("c1", "once more")).await;
+    player.turn = Value::Null;
+    player.pieces.clear();
+    player.messages.clear();
+    player.take_until("audio_complete").await;
+    assert_ne!(player.turn, first);
+
+    speak_up(&mut player, Up::Writes, "c1").await;
+
+    player.assert_silenced();
+    let (said, unsaid) = stored(&app, "c1", &player.turn).await;
+    assert_eq!((said.as_str(), unsaid.as_deref()), ("", Some(REPLY)));
+    assert_eq!(
+        stored(&app, "c1", &first).await,
+        (REPLY.to_owned(), None),
+        "the one before was heard"
+    );
+    assert_eq!(remembered(&app), REPLY, "once");
+}
+
+#[tokio::test]
+async fn a_report_of_more_than_was_told_is_of_what_was_told() {
+    let app = scripted().await;
+    let (written_on, spoken_on) = (app.simulator.gate(), app.simulator.gate());
+    let script = Script::new().text(REPLY);
+    app.simulator
+        .script(script.hold_at(words_of(1), &written_on));
+    app.simulator
+        .elevenlabs()
+        .script(Script::new().hold_at(20, &spoken_on));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut player = Player::asking(&app, "c1").await;
+    spoken_on.reached(1, DEADLINE).await.unwrap();
+    while player.pieces.iter().map(|it| it.ms).sum::<u64>() < 20 * CHARACTER_MS {
+        player.take().await;
+    }
+    let last = player.pieces.len() - 1;
+    player.report((last, 600_000)).await;
+    let heard = player.heard((last, player.pieces[last].ms)).to_owned();
+
+    speak_up(&mut player, Up::Writes, "c1").await;
+
+    let (said, _) = stored(&app, "c1", &player.turn).await;
+    assert_eq!(said.trim_end(), heard.trim_end());
+    assert!(heard.len() < 30, "{heard}");
+}
+
+#[tokio::test]
+async fn whoever_cancels_silences_the_voice_too() {
+    let app = scripted().await;
+    let (written_on, spoken_on) = (app.simulator.gate(), app.simulator.gate());
+    let script = Script::new().text(REPLY);
+    app.simulator
+        .script(script.hold_at(words_of(1) + 1, &written_on));
+    app.simulator
+        .elevenlabs()
+        .script(Script::new().hold_at(20, &spoken_on));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut player = Player::asking(&app, "c1").await;
+    spoken_on.reached(1, DEADLINE).await.unwrap();
+    player.take_until("audio").await;
+    player.report((0, 0)).await;
+
+    let response = app.post("/conversation/c1/cancel", json!({})).await;
+
+    assert_eq!(response.status(), 200);
+    player.take_until("response_complete").await;
+    player.assert_silenced();
+    assert_upstreams_rest(&app).await;
+    let (said, unsaid) = stored(&app, "c1", &player.turn).await;
+    assert!(said.is_empty() || unsaid.is_none(), "{said:?} {unsaid:?}");
+    speak_up(&mut player, Up::Writes, "c1").await;
+    assert_eq!(remembered(&app), "", "nothing of it was heard");
+}
+
+#[tokio::test]
+async fn a_voice_that_fails_for_good_leaves_a_reply_that_is_read() {
+    let app = scripted().await;
+    let gate = app.simulator.gate();
+    let script = Script::new().text(REPLY);
+    app.simulator.script(script.hold_at(words_of(1) + 1, &gate));
+    app.simulator
+        .elevenlabs()
+        .set_default("fault=elevenlabs:quota_exceeded");
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio_error").await;
+
+    player.socket.send(written("c1", "next")).await;
+    player.socket.send(json!({"type": "ping"})).await;
+    player.take_until("pong").await;
+    gate.open();
+    player.take_until("audio_complete").await;
+    player.take_until("response_complete").await;
+
+    assert!(!player.has_seen("audio_stop"));
+    assert_eq!(
+        stored(&app, "c1", &player.turn).await,
+        (REPLY.to_owned(), None)
+    );
+}

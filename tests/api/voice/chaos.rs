@@ -270,3 +270,54 @@ async fn whatever_goes_wrong_audio_is_in_order_or_said_to_be_missing() {
     }
     app.assert_nothing_left().await;
 }
+
+#[tokio::test]
+async fn one_sentence_that_is_refused_leaves_the_others_their_voice() {
+    let app = patient_with_failures().await;
+    let pause = app.simulator.gate();
+    let script = Script::new().text(REPLY);
+    app.simulator
+        .script(script.hold_at(words_of(1) + 1, &pause));
+    app.simulator
+        .elevenlabs()
+        .script("fault=elevenlabs:max_character_limit_exceeded");
+    let mut socket = app.socket().await;
+    socket.send(aloud("c1", "hi")).await;
+    let mut messages = socket.until("audio_error").await;
+    pause.open();
+
+    messages.extend(socket.until("audio_complete").await);
+
+    let sentences = sentences(&messages);
+    assert_eq!(sentences[0].error.as_deref(), Some("upstream_rejected"));
+    assert!(sentences.len() >= 4);
+    sentences[1..].iter().for_each(|it| it.assert_whole(FORMAT));
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_deleted_is_silenced() {
+    let app = patient_with_failures().await;
+    app.chat("c1", "hi").await;
+    let mut socket = app.socket().await;
+    socket
+        .send(
+            json!({"type": "start_conversation", "conversation_id": "c1", "character_id": "luna",
+            "watch": true}),
+        )
+        .await;
+    app.simulator.script(
+        Script::new()
+            .text(REPLY)
+            .hold_at(words_of(1) + 1, &app.simulator.gate()),
+    );
+    socket.send(aloud("c1", "again")).await;
+    socket.until("audio").await;
+
+    let deleted = app.http.delete(app.url("/conversation/c1")).send().await;
+
+    assert!(deleted.unwrap().status().is_success());
+    let messages = socket.until("conversation_deleted").await;
+    assert!(types(&messages).contains(&"audio_stop"));
+    drop(socket);
+    app.assert_nothing_left().await;
+}

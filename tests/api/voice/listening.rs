@@ -386,3 +386,142 @@ async fn who_speaks_is_answered_behind_what_was_written_before() {
     assert_eq!(said[2].1, transcript(3_000));
     assert!(app.simulator.requests_on(Route::Speech).is_empty());
 }
+
+#[tokio::test]
+async fn what_is_said_in_a_row_is_answered_in_that_order() {
+    let app = voiced().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .whisper()
+        .script(Script::new().text("the first").hold_headers(&gate));
+    app.simulator
+        .whisper()
+        .set_default(Script::new().text("the second"));
+    let mut socket = app.socket().await;
+    for number in 0..2 {
+        socket.send(audio_start("c1")).await;
+        say_aloud(&mut socket, &sound(20 + number, 3_000)).await;
+        socket.send(audio_end()).await;
+        if number == 0 {
+            gate.reached(1, DEADLINE).await.unwrap();
+        }
+    }
+    let heard = app.simulator.wait_for(
+        "both uploads",
+        |counters| counters.transcription_requests >= 2,
+        DEADLINE,
+    );
+    heard.await.unwrap();
+    assert_silent(&mut socket).await;
+
+    gate.open();
+
+    let mut messages = Vec::new();
+    for _ in 0..2 {
+        messages.extend(socket.until("response_complete").await);
+    }
+    let transcripts = messages.iter().filter(|it| it["type"] == "transcript");
+    let transcripts: Vec<_> = transcripts.map(|it| it["text"].clone()).collect();
+    assert_eq!(transcripts, ["the first", "the second"]);
+    let said = app.said("c1").await;
+    assert_eq!((&*said[0].1, &*said[2].1), ("the first", "the second"));
+}
+
+#[tokio::test]
+async fn only_a_few_utterances_are_written_down_at_once() {
+    let app = voiced().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .whisper()
+        .set_default(Script::new().text("so").hold_headers(&gate));
+    let mut socket = app.socket().await;
+    for number in 0..6 {
+        socket.send(audio_start("c1")).await;
+        say_aloud(&mut socket, &sound(30 + number, 2_000)).await;
+        socket.send(audio_end()).await;
+    }
+
+    for _ in 0..2 {
+        assert_eq!(socket.next().await["code"], "conversation_busy");
+    }
+    assert_silent(&mut socket).await;
+    gate.open();
+    for _ in 0..4 {
+        socket.until("response_complete").await;
+    }
+    assert_eq!(app.simulator.counters().transcription_requests, 4);
+    assert_eq!(app.said("c1").await.len(), 8);
+}
+
+#[tokio::test]
+async fn audio_behind_a_start_that_was_refused_is_passed_over() {
+    let app = voiced().await;
+    let mut socket = app.socket().await;
+    let mut wrong_voice = audio_start("c1");
+    wrong_voice["voice"] = json!({"stability": 7});
+    for start in [
+        json!({"type": "audio_start"}),
+        json!({"type": "audio_start", "conversation_id": "c1", "format": "ulaw_8000"}),
+        json!({"type": "audio_start", "conversation_id": "c1", "format": "a\r\nb"}),
+        wrong_voice,
+    ] {
+        socket.send(start.clone()).await;
+        say_aloud(&mut socket, &sound(40, 2_000)).await;
+        socket.send(audio_end()).await;
+        assert_eq!(socket.next().await["type"], "error", "{start}");
+        assert_silent(&mut socket).await;
+    }
+    // As what was on its way of one that was taken back.
+    socket.send(audio_start("c1")).await;
+    socket.send(json!({"type": "audio_abort"})).await;
+    say_aloud(&mut socket, &sound(41, 2_000)).await;
+    assert_silent(&mut socket).await;
+    assert_eq!(app.simulator.counters().transcription_requests, 0);
+}
+
+#[tokio::test]
+async fn who_speaks_is_not_spoken_to() {
+    for ends in [true, false] {
+        let app = voiced().await;
+        let gate = app.simulator.gate();
+        let text = "I have heard every word of it.";
+        app.simulator
+            .script(Script::new().text(text).hold_headers(&gate));
+        let mut socket = app.socket().await;
+        socket.send(aloud("c1", "first")).await;
+        gate.reached(1, DEADLINE).await.unwrap();
+        // Nothing sounds yet: nothing is interrupted.
+        socket.send(audio_start("c1")).await;
+        say_aloud(&mut socket, &sound(50, 2_000)).await;
+        let mut messages = Vec::new();
+        socket.send(json!({"type": "ping"})).await;
+        messages.extend(socket.until("pong").await);
+        let stopped = types(&messages).contains(&"audio_stop");
+        gate.open();
+        if stopped {
+            // It was to be spoken, and is not any more.
+            socket.until("response_complete").await;
+            continue;
+        }
+        let spoken = app.simulator.wait_for(
+            "the sentence",
+            |counters| counters.generations_completed >= 1,
+            DEADLINE,
+        );
+        spoken.await.unwrap();
+        messages.extend(socket.until("response_complete").await);
+        assert!(!types(&messages).contains(&"audio"), "{ends}");
+
+        if ends {
+            socket.send(audio_end()).await;
+            let messages = socket.until("response_complete").await;
+            let kinds = types(&messages);
+            assert!(kinds.contains(&"audio_stop"), "{kinds:?}");
+            assert!(!kinds.contains(&"audio"), "{kinds:?}");
+        } else {
+            socket.send(json!({"type": "audio_abort"})).await;
+            let messages = socket.until("audio_complete").await;
+            sentences(&messages)[0].assert_whole(FORMAT);
+        }
+    }
+}

@@ -97,3 +97,55 @@ async fn a_transcript_comes_in_the_form_that_was_asked_for() {
         assert_eq!(upload.field("language"), Some("de"));
     }
 }
+
+#[tokio::test]
+async fn what_is_unknown_here_is_told_and_what_whisper_cpp_adds_is_not() {
+    let app = voiced().await;
+    app.simulator
+        .whisper()
+        .set_default(idol_simulator::Script::new().text(" Hello.\n How are you?\n"));
+    let form = |format: &'static str| {
+        file(audio(), "talk.webm", "audio/webm")
+            .percent_encode_noop()
+            .text("response_format", format)
+            .text("without_timestamps", "true")
+            .text("keywords[]", "idol")
+            .text("stream", "true")
+            .text("bad name", "x")
+    };
+    let response = upload(&app, "/v1/audio/transcriptions", form("json")).await;
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(answer["text"], "Hello. How are you?", "{answer}");
+    let response = upload(&app, "/v1/audio/transcriptions", form("text")).await;
+    let media = response.headers()["content-type"].clone();
+    assert_eq!(media, "text/plain; charset=utf-8");
+    assert_eq!(response.text().await.unwrap(), "Hello. How are you?\n");
+
+    for upload in app.simulator.whisper().uploads() {
+        assert_eq!(upload.field("without_timestamps"), Some("true"));
+        assert_eq!(upload.field("keywords[]"), Some("idol"));
+        let names: Vec<_> = upload.fields.iter().map(|(name, _)| &**name).collect();
+        assert!(!names.contains(&"stream") && !names.contains(&"bad name"));
+    }
+}
+
+#[tokio::test]
+async fn who_takes_no_audio_does_not_keep_others_from_speaking() {
+    let setup = crate::helpers::Setup::new()
+        .voiced()
+        .set("ELEVENLABS_MAX_CONCURRENCY", "1");
+    let app = setup.start().await;
+    let text = "and so it goes on and on and on. ".repeat(120);
+    let body = json!({"input": text, "response_format": "pcm"});
+    // Its answer begins, and nobody reads on.
+    let stalled = app.post("/v1/audio/speech", body).await;
+    assert_eq!(stalled.status(), 200);
+
+    let body = json!({"input": "Hello there.", "response_format": "pcm"});
+    let response = app.post("/v1/audio/speech", body).await;
+
+    assert_eq!(response.status(), 200);
+    let spoken = response.bytes().await.unwrap();
+    assert_eq!(spoken, audio_of("Hello there.", "pcm_24000"));
+    drop(stalled);
+}

@@ -6,7 +6,11 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
+use idol_simulator::whisper::transcript;
+
 use super::{
+    listening::{audio_end, audio_start, say_aloud},
+    sockets::{aloud, sentences},
     transcribe::{file, upload},
     voiced,
 };
@@ -45,6 +49,72 @@ async fn coded(wav: &[u8], container: &str, codec: &str) -> Vec<u8> {
     let arguments = ["-loglevel", "error", "-i", "pipe:0", "-codec:a", codec];
     let arguments = [&arguments[..], &["-f", container, "pipe:1"]].concat();
     run("ffmpeg", &arguments, wav.to_vec()).await
+}
+
+#[tokio::test]
+async fn sound_that_is_said_over_a_socket_is_what_it_was() {
+    let app = voiced().await;
+    let wav = wav().await;
+    let mp3 = coded(&wav, "mp3", "libmp3lame").await;
+    let webm = coded(&wav, "webm", "libopus").await;
+    let mut socket = app.socket().await;
+    for (sound, format, name, media) in [
+        (&wav, "audio/wav", "audio.wav", "audio/wav"),
+        (&mp3, "mp3", "audio.mp3", "audio/mpeg"),
+        (&webm, "audio/webm;codecs=opus", "audio.webm", "audio/webm"),
+    ] {
+        let mut start = audio_start("c1");
+        start["format"] = format.into();
+        socket.send(start).await;
+        say_aloud(&mut socket, sound).await;
+        socket.send(audio_end()).await;
+        let heard = socket.until("response_complete").await;
+        assert_eq!(heard[0]["text"], transcript(sound.len()));
+        let uploads = app.simulator.whisper().uploads();
+        let sent = uploads.last().unwrap();
+        assert!(sent.file == *sound, "{format}");
+        assert_eq!(sent.file_name.as_deref(), Some(name));
+        assert_eq!(sent.content_type.as_deref(), Some(media));
+    }
+}
+
+#[tokio::test]
+async fn the_demo_speaks() {
+    let app = crate::observability::without_upstream().start().await;
+    let mut socket = app.socket().await;
+    let mut message = aloud("c1", "My name is Alice.");
+    message["voice"]["format"] = "pcm_16000".into();
+    socket.send(message).await;
+    let messages = socket.until("audio_complete").await;
+    let text = crate::helpers::content_of(&messages);
+    assert!(sentences(&messages).iter().all(|it| it.error.is_none()));
+    assert!(!text.is_empty() && messages.last().unwrap()["duration_ms"].as_u64() > Some(500));
+
+    let body = crate::helpers::say("c1", "What is my name?");
+    let response = app.post("/tts?download=true", body).await;
+    assert_eq!(response.headers()["content-type"], "audio/mpeg");
+    let audio = response.bytes().await.unwrap();
+    assert!(audio.len() > 8_000 && audio[0] == 0xFF, "{}", audio.len());
+    // A decoder that knows nothing of us finds sound in it.
+    let decoded = run(
+        "ffmpeg",
+        &[
+            "-loglevel",
+            "error",
+            "-i",
+            "pipe:0",
+            "-f",
+            "s16le",
+            "pipe:1",
+        ],
+        audio.to_vec(),
+    );
+    let decoded = decoded.await;
+    let samples = decoded
+        .chunks_exact(2)
+        .map(|it| i16::from_le_bytes([it[0], it[1]]));
+    assert!(samples.map(i16::unsigned_abs).max().unwrap() > 1_000);
+    assert!(app.simulator.requests().is_empty(), "the demo is offline");
 }
 
 #[tokio::test]

@@ -399,3 +399,52 @@ async fn other_servers_shapes_are_understood() {
     let sent = &app.simulator.whisper().uploads()[0];
     assert_eq!(sent.field("model"), Some("Systran/faster-whisper-small"));
 }
+
+#[tokio::test]
+async fn what_is_asked_for_wrongly_is_refused_before_it_is_written_down() {
+    let app = voiced().await;
+    let form = Form::new()
+        .text("stability", "7")
+        .part("file", part(audio(), "a.mp3", ""));
+    let response = upload(&app, "/transcribe", form).await;
+    let error = refused(response, 422, "invalid_request").await;
+    assert_eq!(error["detail"][0]["loc"], json!(["body", "stability"]));
+    assert_eq!(app.simulator.counters().audio_uploads_begun, 0);
+
+    // Behind the file: no transcript is waited for.
+    let gate = app.simulator.gate();
+    app.simulator
+        .whisper()
+        .script(Script::new().text("late").hold_headers(&gate));
+    let form = file(audio(), "a.mp3", "").text("conversation_id", "");
+    let form = form.text("similarity_boost", "no");
+    let response = upload(&app, "/transcribe", form).await;
+    refused(response, 422, "invalid_request").await;
+}
+
+#[tokio::test]
+async fn the_same_upload_is_kept_once_however_it_is_written_down() {
+    let app = voiced().await;
+    let send = async |bytes: Vec<u8>, key: &str| {
+        let form = file(bytes, "a.mp3", "").text("conversation_id", "c1");
+        let request = app.http.post(app.url("/transcribe")).multipart(form);
+        let request = request.header("Idempotency-Key", key);
+        within("an answer", request.send()).await.unwrap()
+    };
+    for text in ["One way.", "Another way."] {
+        app.simulator.whisper().script(Script::new().text(text));
+        assert_eq!(send(audio(), "key-0123456789ab").await.status(), 200);
+        let said = app.said("c1").await;
+        assert_eq!(said, [("user".to_owned(), "One way.".to_owned())]);
+    }
+
+    // Another file with that key is a mistake; what was heard of it is not lost.
+    let other = audio().into_iter().rev().collect();
+    let error = refused(
+        send(other, "key-0123456789ab").await,
+        422,
+        "idempotency_mismatch",
+    );
+    assert_eq!(error.await["text"], transcript(100_000));
+    assert_eq!(app.said("c1").await.len(), 1);
+}

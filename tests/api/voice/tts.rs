@@ -124,6 +124,12 @@ async fn a_voice_that_fails_loses_nothing_that_was_paid_for() {
             1,
         ),
         ("elevenlabs:system_busy", 429, "upstream_rate_limited", 3),
+        (
+            "elevenlabs:rate_limit_exceeded",
+            429,
+            "upstream_rate_limited",
+            1,
+        ),
         ("status:500", 502, "upstream_failed", 3),
         ("reset_early", 502, "upstream_failed", 3),
         ("html:200", 502, "upstream_failed", 3),

@@ -78,6 +78,7 @@ impl Course {
                 user_id: None,
                 character_id: None,
                 imported_updated_at: None,
+                voice_usage: None,
                 unverified: false,
             }),
             messages: vec![],

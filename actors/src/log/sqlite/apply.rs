@@ -113,7 +113,12 @@ fn write_entry(connection: &Connection, pos: i64, entry: &Encoded) -> rusqlite::
             entry.body()
         ])?;
     match kind {
-        Kind::Begun | Kind::Heard | Kind::Appended | Kind::Prepended | Kind::Deleted => {}
+        Kind::Begun
+        | Kind::Heard
+        | Kind::VoiceUsed
+        | Kind::Appended
+        | Kind::Prepended
+        | Kind::Deleted => {}
         Kind::TurnAccepted | Kind::TurnReopened => {
             connection
                 .prepare_cached("INSERT INTO open_turns (turn, pos, attempt) VALUES (?1, ?2, ?3)")?

@@ -9,7 +9,7 @@ use crate::log::entry::{Entry, EntryHead};
 
 /// Version of the rows that this code writes. A reader that meets a later one stops; each is a
 /// superset of the one before it.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// Most bytes of message text in one entry: half of what the storage engine takes in a blob.
 const BODY_BYTES_MAX: usize = 512 << 20;
@@ -26,6 +26,7 @@ pub(super) enum Kind {
     Prepended = 6,
     Deleted = 7,
     Heard = 8,
+    VoiceUsed = 9,
 }
 
 impl Kind {
@@ -39,6 +40,7 @@ impl Kind {
             EntryHead::Prepended(_) => Self::Prepended,
             EntryHead::Deleted(_) => Self::Deleted,
             EntryHead::Heard(_) => Self::Heard,
+            EntryHead::VoiceUsed(_) => Self::VoiceUsed,
         }
     }
 
@@ -197,10 +199,11 @@ mod tests {
         id::{MessageId, TurnId},
         log::entry::{
             Added, Begun, Deleted, Heard, IdempotencyKey, Owed, Prepended, TurnAccepted, TurnEnded,
-            TurnReopened,
+            TurnReopened, VoiceUsed,
         },
         provider::RawJson,
         time::Timestamp,
+        voice::usage::VoiceUsage,
     };
 
     fn row(encoded: &Encoded) -> Row<'_> {
@@ -239,6 +242,13 @@ mod tests {
         })
     }
 
+    fn used() -> impl Strategy<Value = VoiceUsage> {
+        (any::<u64>(), 0u64..1 << 40).prop_map(|(characters, heard_ms)| VoiceUsage {
+            characters,
+            heard_ms,
+        })
+    }
+
     fn replaced() -> impl Strategy<Value = Option<MessageId>> {
         prop::option::of(any::<u128>().prop_map(|id| MessageId(Uuid::from_u128(id))))
     }
@@ -252,16 +262,26 @@ mod tests {
                 name(),
                 name(),
                 prop::option::of(at()),
+                prop::option::of(used()),
                 any::<bool>()
             )
                 .prop_map(
-                    |(at, incarnation, user_id, character_id, imported_updated_at, unverified)| {
+                    |(
+                        at,
+                        incarnation,
+                        user_id,
+                        character_id,
+                        imported_updated_at,
+                        voice_usage,
+                        unverified,
+                    )| {
                         EntryHead::Begun(Begun {
                             at,
                             incarnation,
                             user_id,
                             character_id,
                             imported_updated_at,
+                            voice_usage,
                             unverified,
                         })
                     }
@@ -336,6 +356,7 @@ mod tests {
                     bytes,
                 })
             ),
+            (at(), used()).prop_map(|(at, usage)| EntryHead::VoiceUsed(VoiceUsed { at, usage })),
             (at(), any::<u64>())
                 .prop_map(|(at, incarnation)| EntryHead::Deleted(Deleted { at, incarnation })),
         ]
@@ -374,6 +395,7 @@ mod tests {
                 user_id: None,
                 character_id: None,
                 imported_updated_at: None,
+                voice_usage: None,
                 unverified: false,
             }),
             messages: vec![],
@@ -386,7 +408,7 @@ mod tests {
                 version: VERSION + 1,
                 ..good
             }),
-            Err(DecodeError::Version(5))
+            Err(DecodeError::Version(6))
         ));
         for version in 1..VERSION {
             assert!(

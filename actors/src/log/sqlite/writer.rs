@@ -308,6 +308,7 @@ impl Writer {
                 | EntryHead::TurnAccepted(_)
                 | EntryHead::TurnReopened(_)
                 | EntryHead::Heard(_)
+                | EntryHead::VoiceUsed(_)
                 | EntryHead::Appended(_)
                 | EntryHead::Prepended(_) => {}
             }

@@ -102,6 +102,7 @@ impl Bench {
             user_id: None,
             character_id: None,
             imported_updated_at: None,
+            voice_usage: None,
             unverified: false,
         });
         self.append(name, 0, head, vec![]).await;
@@ -522,6 +523,7 @@ fn a_deletion_takes_every_file_of_its_conversation_and_no_other() {
                     user_id: None,
                     character_id: None,
                     imported_updated_at: None,
+                    voice_usage: None,
                     unverified: false,
                 }),
                 vec![],

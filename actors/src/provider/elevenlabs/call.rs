@@ -260,6 +260,16 @@ fn check_media(response: &Response, timing: Timing) -> Result<(), String> {
     }
 }
 
+/// What is wrong with every sentence alike.
+const OF_NO_SENTENCE: [&str; 6] = [
+    "voice_not_found",
+    "model_not_found",
+    "unsupported_model",
+    "invalid_voice_id",
+    "paid_plan_required",
+    "only_for_creator+",
+];
+
 fn refused(
     Refusal {
         error,
@@ -274,13 +284,22 @@ fn refused(
         false => Cue::None,
     };
     let busy = report.has_word("system_busy");
+    // More than the plan has in a minute: at once it would only be refused again.
+    let spent = status == 429 && report.has_word("rate_limit_exceeded");
+    // Of the voice, the model or the plan, and not of what is to be said.
+    let never = OF_NO_SENTENCE.iter().any(|word| report.has_word(word));
+    let told = match (busy, spent || never) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
     let retry_after = error.retry_after;
     let called = failed(error, Reached::Nothing, CallEnd::Well);
     let end = called.end.map_err(|failed| Failed {
         cue,
         error: UpstreamError {
-            // Asked again at once, it may answer.
-            retryable: busy.then_some(true).or(failed.error.retryable),
+            // One that is busy may answer if it is asked again at once.
+            retryable: told.or(failed.error.retryable),
             retry_after,
             ..failed.error
         },

@@ -14,6 +14,9 @@ use tokio::{
 
 use crate::provider::{Upstream, UpstreamError, UpstreamErrorKind, failure, speech::Urgency};
 
+/// How long a later sentence waits behind first ones: about as long as the one before it plays.
+const LATER_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// How long a client is told to wait where there is no room.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -28,8 +31,31 @@ pub struct SpeechRoom {
 #[derive(Debug)]
 struct State {
     free: usize,
-    first: VecDeque<oneshot::Sender<Place>>,
-    later: VecDeque<oneshot::Sender<Place>>,
+    first: VecDeque<Waiter>,
+    later: VecDeque<Waiter>,
+}
+
+/// Who waits for a place, and since when.
+#[derive(Debug)]
+struct Waiter {
+    place: oneshot::Sender<Place>,
+    since: Instant,
+}
+
+impl State {
+    /// Who is next: a first sentence, but for a later one that has waited so long that its listener
+    /// waits in silence, too.
+    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+        let overdue = |waiter: &Waiter| waiter.since.elapsed() >= LATER_WAIT_MAX;
+        let later = match self.later.front() {
+            Some(waiter) if overdue(waiter) => self.later.pop_front(),
+            Some(_) | None => None,
+        };
+        let next = later
+            .or_else(|| self.first.pop_front())
+            .or_else(|| self.later.pop_front());
+        next.map(|waiter| waiter.place)
+    }
 }
 
 /// How full it is.
@@ -65,8 +91,9 @@ impl SpeechRoom {
     #[must_use]
     pub fn state(&self) -> RoomState {
         let state = self.lock();
-        let waits = |queue: &VecDeque<oneshot::Sender<Place>>| {
-            queue.iter().filter(|waiter| !waiter.is_closed()).count()
+        let waits = |queue: &VecDeque<Waiter>| {
+            let waiters = queue.iter();
+            waiters.filter(|waiter| !waiter.place.is_closed()).count()
         };
         RoomState {
             speaking: self.places - state.free,
@@ -91,12 +118,16 @@ impl SpeechRoom {
                 return Ok(Place(Some(self.clone())));
             }
             // Who gave up waiting counts no more.
-            state.first.retain(|waiter| !waiter.is_closed());
-            state.later.retain(|waiter| !waiter.is_closed());
+            state.first.retain(|waiter| !waiter.place.is_closed());
+            state.later.retain(|waiter| !waiter.place.is_closed());
             if state.first.len() + state.later.len() >= self.queued_max {
                 return Err(full());
             }
-            let (waiter, place) = oneshot::channel();
+            let (sender, place) = oneshot::channel();
+            let waiter = Waiter {
+                place: sender,
+                since: Instant::now(),
+            };
             match urgency {
                 Urgency::First => state.first.push_back(waiter),
                 Urgency::Later => state.later.push_back(waiter),
@@ -129,7 +160,7 @@ impl Drop for Place {
         loop {
             let next = {
                 let mut state = room.lock();
-                let next = state.first.pop_front().or_else(|| state.later.pop_front());
+                let next = state.next();
                 if next.is_none() {
                     state.free += 1;
                     place.0 = None;
@@ -176,6 +207,25 @@ mod tests {
         assert!(poll!(later.as_mut()).is_pending());
         drop(first);
         drop(later.await.unwrap());
+        assert_eq!(room.state(), EMPTY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_sentence_that_waits_long_goes_before_first_ones() {
+        let room = SpeechRoom::new(1, 8);
+        let held = room.enter(Urgency::First, soon()).await.unwrap();
+        let mut later = Box::pin(room.enter(Urgency::Later, soon()));
+        assert!(poll!(later.as_mut()).is_pending());
+        tokio::time::advance(LATER_WAIT_MAX).await;
+        let mut first = Box::pin(room.enter(Urgency::First, soon()));
+        assert!(poll!(first.as_mut()).is_pending());
+
+        drop(held);
+
+        let later = later.await.unwrap();
+        assert!(poll!(first.as_mut()).is_pending());
+        drop(later);
+        drop(first.await.unwrap());
         assert_eq!(room.state(), EMPTY);
     }
 

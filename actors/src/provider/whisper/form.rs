@@ -3,6 +3,8 @@
 //! reqwest's own form wants all fields before it is sent; here a file may come before fields that
 //! its client sends later.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::provider::hearing::UploadPart;
@@ -11,8 +13,30 @@ use crate::provider::hearing::UploadPart;
 #[derive(Debug)]
 pub(super) struct Form {
     boundary: String,
-    default_model: String,
+    defaults: Arc<Defaults>,
     seen: Seen,
+}
+
+/// What a form says where its client does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Defaults {
+    pub(super) model: String,
+    /// None: the upstream finds out, or has a default of its own.
+    pub(super) language: Option<String>,
+}
+
+impl Defaults {
+    /// The model for what a client calls one: OpenAI's SDKs name OpenAI's, whoever is behind it.
+    fn model_for<'a>(&'a self, named: &'a str) -> &'a str {
+        match is_openai(named) && !is_openai(&self.model) {
+            true => &self.model,
+            false => named,
+        }
+    }
+}
+
+fn is_openai(model: &str) -> bool {
+    model == "whisper-1" || model.starts_with("gpt-")
 }
 
 /// What of the form came already.
@@ -20,6 +44,7 @@ pub(super) struct Form {
 struct Seen {
     model: Part,
     format: Part,
+    language: Part,
     /// Whether a file is being written, which the next part ends.
     file: Part,
 }
@@ -32,12 +57,12 @@ enum Part {
 }
 
 impl Form {
-    /// A form that names this model unless a field does.
-    pub(super) fn new(default_model: &str) -> Self {
+    /// A form with these defaults.
+    pub(super) fn new(defaults: Arc<Defaults>) -> Self {
         Self {
             // Too long to stand in any audio by chance.
             boundary: format!("idol-{:032x}", fastrand::u128(..)),
-            default_model: default_model.to_owned(),
+            defaults,
             seen: Seen::default(),
         }
     }
@@ -53,12 +78,23 @@ impl Form {
         match part {
             UploadPart::Audio(bytes) => return vec![bytes],
             UploadPart::Field { name, value } => {
-                match name.as_str() {
-                    "model" => self.seen.model = Part::Yes,
-                    "response_format" => self.seen.format = Part::Yes,
-                    _ => {}
-                }
-                self.field(&mut head, &name, &value);
+                let defaults = self.defaults.clone();
+                let value = match name.as_str() {
+                    "model" => {
+                        self.seen.model = Part::Yes;
+                        defaults.model_for(&value)
+                    }
+                    "response_format" => {
+                        self.seen.format = Part::Yes;
+                        &value
+                    }
+                    "language" | "languages[]" => {
+                        self.seen.language = Part::Yes;
+                        &value
+                    }
+                    _ => &value,
+                };
+                self.field(&mut head, &name, value);
             }
             UploadPart::File { name, content_type } => {
                 self.part(&mut head);
@@ -73,9 +109,12 @@ impl Form {
                 self.seen.file = Part::Yes;
             }
             UploadPart::End => {
+                let defaults = self.defaults.clone();
                 if self.seen.model == Part::No {
-                    let model = std::mem::take(&mut self.default_model);
-                    self.field(&mut head, "model", &model);
+                    self.field(&mut head, "model", &defaults.model);
+                }
+                if let (Part::No, Some(language)) = (self.seen.language, &defaults.language) {
+                    self.field(&mut head, "language", language);
                 }
                 if self.seen.format == Part::No {
                     self.field(&mut head, "response_format", "json");
@@ -127,7 +166,15 @@ mod tests {
     use super::*;
 
     fn written(parts: Vec<UploadPart>) -> String {
-        let mut form = Form::new("whisper-1");
+        written_with("whisper-1", None, parts)
+    }
+
+    fn written_with(model: &str, language: Option<&str>, parts: Vec<UploadPart>) -> String {
+        let defaults = Defaults {
+            model: model.to_owned(),
+            language: language.map(str::to_owned),
+        };
+        let mut form = Form::new(Arc::new(defaults));
         let boundary = form.boundary.clone();
         let pieces = parts.into_iter().flat_map(|part| form.write(part));
         let bytes: Vec<u8> = pieces.flat_map(|piece| piece.to_vec()).collect();
@@ -175,5 +222,36 @@ mod tests {
             "{written}"
         );
         assert_eq!(written.matches("response_format").count(), 1);
+    }
+
+    #[test]
+    fn the_configured_language_is_told_unless_a_client_tells_one() {
+        let told = |parts| {
+            let written = written_with("m", Some("auto"), parts);
+            let mut values = written.split("name=\"language\"\r\n\r\n").skip(1);
+            let value = values
+                .next()
+                .map(|it| it.lines().next().unwrap().to_owned());
+            assert_eq!(values.next(), None);
+            value
+        };
+        assert_eq!(told(vec![UploadPart::End]).as_deref(), Some("auto"));
+        let parts = vec![field("language", "de"), UploadPart::End];
+        assert_eq!(told(parts).as_deref(), Some("de"));
+        assert!(!written(vec![UploadPart::End]).contains("language"));
+    }
+
+    #[test]
+    fn openais_models_are_the_configured_one_elsewhere() {
+        for (configured, named, told) in [
+            ("Systran/small", "whisper-1", "Systran/small"),
+            ("Systran/small", "gpt-4o-transcribe", "Systran/small"),
+            ("Systran/small", "Systran/large", "Systran/large"),
+            ("whisper-1", "gpt-4o-transcribe", "gpt-4o-transcribe"),
+        ] {
+            let written = written_with(configured, None, vec![field("model", named)]);
+            let expected = format!("name=\"model\"\r\n\r\n{told}\r\n");
+            assert!(written.contains(&expected), "{written}");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! One transcription: the upload passed on as it comes, and its answer.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -64,6 +67,13 @@ enum Left {
     Nothing,
 }
 
+/// Whether a failure is the upstream's own: it had the whole upload, or has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    No,
+    Yes,
+}
+
 /// The client gave the upload up.
 #[derive(Debug, thiserror::Error)]
 #[error("the upload was given up")]
@@ -74,7 +84,7 @@ impl Transcribing {
     pub(super) async fn run(self, transcribe: Transcribe) {
         let Transcribe { parts, answer } = transcribe;
         let (whole_sender, uploaded) = oneshot::channel();
-        let form = Form::new(&self.target.model);
+        let form = Form::new(self.target.defaults.clone());
         let upload = Upload {
             content_type: form.content_type().into(),
             begun: Arc::default(),
@@ -99,7 +109,7 @@ impl Transcribing {
         mut uploaded: oneshot::Receiver<()>,
         whole: Instant,
     ) -> Result<Transcript, UpstreamError> {
-        let model: Arc<str> = self.target.model.as_str().into();
+        let model: Arc<str> = self.target.defaults.model.as_str().into();
         let mut attempts = Attempts::new(self.target.retry, 1);
         loop {
             let error = match self.protection.admit(&model, whole).await {
@@ -141,6 +151,7 @@ impl Transcribing {
             .header(CONTENT_TYPE, &*upload.content_type)
             .body(Body::wrap_stream(upload.clone().bytes()))
             .send();
+        let answered = Cell::new(Blame::No);
         let answer = async {
             let response = request.await.map_err(|error| {
                 let reach = match error.is_connect() {
@@ -150,6 +161,7 @@ impl Transcribing {
                 (http.transport(&error), reach)
             })?;
             out.reached();
+            answered.set(Blame::Yes);
             if !response.status().is_success() {
                 let refusal = http.refusal(response, whole).await;
                 return Err((refused(refusal), CallEnd::Well));
@@ -161,10 +173,13 @@ impl Transcribing {
             let error = failure::timed_out(Upstream::Whisper, "did not answer in time");
             Err((error, CallEnd::Well))
         };
-        // Until the upload is whole, its client's deadline and the whole one count.
+        // Until the upload is whole, its client's deadline and the whole one count; and what breaks
+        // off by then may do so for a client that says nothing more.
+        let mut whole_sent = Blame::No;
         let ended = select! {
             ended = answer.as_mut() => ended,
             _ = &mut *uploaded => {
+                whole_sent = Blame::Yes;
                 let until = whole.min(Instant::now() + self.target.deadlines.answer);
                 timeout_at(until, answer.as_mut()).await.unwrap_or_else(|_| late())
             }
@@ -182,8 +197,9 @@ impl Transcribing {
                 )
             }
             Err((error, reach)) => {
+                let is_its = [whole_sent, answered.get()].contains(&Blame::Yes);
                 let model = match error.kind {
-                    _ if reach == CallEnd::Badly => CallEnd::Neither,
+                    _ if reach == CallEnd::Badly || !is_its => CallEnd::Neither,
                     UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => CallEnd::Badly,
                     _ => CallEnd::Neither,
                 };

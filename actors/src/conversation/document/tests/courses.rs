@@ -4,7 +4,10 @@ use super::{
     telling::{said, take},
     *,
 };
-use crate::log::entry::{Added, FAILED, IdempotencyKey};
+use crate::{
+    log::entry::{Added, FAILED, IdempotencyKey, VoiceUsed},
+    voice::usage::VoiceUsage,
+};
 
 fn course(steps: &[Step]) -> Course {
     let mut course = Course::new();
@@ -188,4 +191,29 @@ fn an_edit_whose_place_was_that_of_one_that_is_lost_is_not_put_elsewhere() {
     let offer = adopting::offer(&conversation(), &ours, &copy, now).unwrap();
 
     assert_eq!(offer, Offer::Parted);
+}
+
+#[test]
+fn what_was_spoken_and_heard_is_given_back_as_well() {
+    let mut course = course(&[Step::Say, Step::Reply]);
+    let known = course.entries.len();
+    for usage in [VoiceUsage::spoken(12), VoiceUsage::heard(1.5)] {
+        let used = VoiceUsed {
+            at: course.now(),
+            usage,
+        };
+        course.append(EntryHead::VoiceUsed(used), &[]);
+    }
+    let copy = parsed(&rendered(&course.entries));
+    assert_eq!(copy.voice_usage, Some(course.document.voice_usage()));
+    let mut ours = folded(&course.entries[..known]);
+    let now = Timestamp::from_micros(course.clock + 1);
+
+    let offer = adopting::offer(&conversation(), &ours, &copy, now).unwrap();
+    take(&mut ours, offer);
+
+    assert_eq!(ours.voice_usage(), course.document.voice_usage());
+    assert_eq!(whole(&ours), whole(&course.document));
+    let again = adopting::offer(&conversation(), &ours, &copy, now).unwrap();
+    assert_eq!(again, Offer::Nothing);
 }

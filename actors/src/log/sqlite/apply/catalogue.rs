@@ -91,6 +91,7 @@ fn change(append: &EncodedAppend) -> Change<'_> {
             EntryHead::TurnEnded(_)
             | EntryHead::TurnReopened(_)
             | EntryHead::Heard(_)
+            | EntryHead::VoiceUsed(_)
             | EntryHead::Appended(_) => {}
         }
         change.bytes += bytes;

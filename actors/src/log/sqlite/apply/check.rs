@@ -60,6 +60,7 @@ pub(super) fn check(
         let checked = match &entry.head {
             EntryHead::Begun(_)
             | EntryHead::Heard(_)
+            | EntryHead::VoiceUsed(_)
             | EntryHead::Appended(_)
             | EntryHead::Prepended(_)
             | EntryHead::Deleted(_) => Ok(()),
