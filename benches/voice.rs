@@ -27,6 +27,8 @@ mod support;
 const ROUNDS: usize = 200;
 const ROUNDS_AT_ONCE: usize = 5;
 const VOICES: usize = 100;
+/// Between two first phrases where many voices are under way.
+const STAGGER: Duration = Duration::from_millis(10);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const PHRASE: &str = "The morning came quietly over the river.";
@@ -120,35 +122,59 @@ async fn first_sounds(
 async fn simulated_sounds(simulator: &Simulator, voices: usize) -> Vec<Duration> {
     let gate = held(simulator);
     let http = reqwest::Client::new();
-    let chat = format!("{}/chat/completions", simulator.base_url());
-    let body = json!({"model": "m", "stream": true, "messages": []});
-    let mut replies = join_all((0..voices).map(async |_| {
-        let mut reply = http.post(&chat).json(&body).send().await.unwrap();
-        reply.chunk().await.unwrap();
-        reply
-    }))
-    .await;
+    let mut replies = join_all((0..voices).map(|_| chat(&http, simulator))).await;
     gate.reached(voices as u64, DEADLINE).await.unwrap();
-    let voice = format!(
-        "{}/text-to-speech/v/stream/with-timestamps?output_format=mp3_44100_128",
-        simulator.elevenlabs_url()
-    );
     let start = Instant::now();
     gate.open();
     join_all(replies.iter_mut().map(async |reply| {
-        // Words before it may have come in pieces.
-        while let Some(bytes) = reply.chunk().await.unwrap() {
-            if String::from_utf8_lossy(&bytes).contains("We") {
-                break;
-            }
-        }
-        let body = json!({"text": PHRASE, "model_id": "eleven_turbo_v2_5"});
-        let mut speech = http.post(&voice).json(&body).send().await.unwrap();
-        assert_eq!(speech.status(), 200);
+        until_we(reply).await;
+        let mut speech = speech(&http, simulator).await;
         speech.chunk().await.unwrap();
         start.elapsed()
     }))
     .await
+}
+
+/// A reply of the simulator, begun.
+async fn chat(http: &reqwest::Client, simulator: &Simulator) -> reqwest::Response {
+    let url = format!("{}/chat/completions", simulator.base_url());
+    let body = json!({"model": "m", "stream": true, "messages": []});
+    let mut reply = http.post(url).json(&body).send().await.unwrap();
+    reply.chunk().await.unwrap();
+    reply
+}
+
+/// Reads a reply up to the word behind its first phrase; what is before it may come in pieces.
+async fn until_we(reply: &mut reqwest::Response) {
+    while let Some(bytes) = reply.chunk().await.unwrap() {
+        if String::from_utf8_lossy(&bytes).contains("We") {
+            return;
+        }
+    }
+}
+
+/// The first phrase, spoken by the simulator.
+async fn speech(http: &reqwest::Client, simulator: &Simulator) -> reqwest::Response {
+    let url = format!(
+        "{}/text-to-speech/v/stream/with-timestamps?output_format=mp3_44100_128",
+        simulator.elevenlabs_url()
+    );
+    let body = json!({"text": PHRASE, "model_id": "eleven_turbo_v2_5"});
+    let speech = http.post(url).json(&body).send().await.unwrap();
+    assert_eq!(speech.status(), 200);
+    speech
+}
+
+fn print_sounds(what: &str, (told, simulated): (&mut [Duration], &mut [Duration])) {
+    let (median, most) = figures(told);
+    let (median_simulated, most_simulated) = figures(simulated);
+    println!(
+        "{what}: from the end of the first phrase to the first sound {median:.1} ms (median), {most:.1} ms \
+         (99th of 100); the simulator by itself {median_simulated:.1} and {most_simulated:.1} ms, what the \
+         server adds {:.1} and {:.1} ms",
+        median - median_simulated,
+        most - most_simulated,
+    );
 }
 
 async fn first_sound(simulator: &Simulator, address: SocketAddr) {
@@ -158,16 +184,131 @@ async fn first_sound(simulator: &Simulator, address: SocketAddr) {
             told.extend(first_sounds(simulator, address, (round, voices)).await);
             simulated.extend(simulated_sounds(simulator, voices).await);
         }
-        let (median, most) = figures(&mut told);
-        let (median_simulated, most_simulated) = figures(&mut simulated);
-        println!(
-            "{voices} voices at once: from the end of the first phrase to the first sound {median:.1} ms \
-             (median), {most:.1} ms (99th of 100); of that the simulator {median_simulated:.1} and \
-             {most_simulated:.1} ms, the server {:.1} and {:.1} ms",
-            median - median_simulated,
-            most - most_simulated,
-        );
+        let what = format!("{voices} first phrases that end in one moment");
+        print_sounds(&what, (&mut told, &mut simulated));
     }
+}
+
+/// From the word that ends the first phrase to the first sound, for replies whose phrases end one
+/// behind the other while all the others are under way.
+async fn staggered_sounds(simulator: &Simulator, address: SocketAddr) -> Vec<Duration> {
+    let mut sockets = join_all((0..VOICES).map(|_| connected(address))).await;
+    let mut gates = Vec::new();
+    for (number, socket) in sockets.iter_mut().enumerate() {
+        // In this order, so that each has the gate that is meant for it.
+        let gate = simulator.gate();
+        simulator.script(under_way().hold_at(PHRASE_WORDS, &gate));
+        ask(socket, &format!("staggered-{number}")).await;
+        gate.reached(1, DEADLINE).await.unwrap();
+        gates.push(gate);
+    }
+    let voices = sockets.iter_mut().zip(gates).enumerate();
+    join_all(voices.map(async |(number, (socket, gate))| {
+        tokio::time::sleep(STAGGER * u32::try_from(number).unwrap()).await;
+        let start = Instant::now();
+        gate.open();
+        until(socket, "audio").await;
+        let told = start.elapsed();
+        until(socket, "audio_complete").await;
+        told
+    }))
+    .await
+}
+
+/// The same asked of the simulator alone.
+async fn staggered_simulated(simulator: &Simulator) -> Vec<Duration> {
+    let http = reqwest::Client::new();
+    let mut replies = Vec::new();
+    for _ in 0..VOICES {
+        let gate = simulator.gate();
+        simulator.script(under_way().hold_at(PHRASE_WORDS, &gate));
+        replies.push((chat(&http, simulator).await, gate.clone()));
+        gate.reached(1, DEADLINE).await.unwrap();
+    }
+    let voices = replies.into_iter().enumerate();
+    join_all(voices.map(async |(number, (mut reply, gate))| {
+        tokio::time::sleep(STAGGER * u32::try_from(number).unwrap()).await;
+        let start = Instant::now();
+        gate.open();
+        until_we(&mut reply).await;
+        let mut speech = speech(&http, simulator).await;
+        speech.chunk().await.unwrap();
+        let told = start.elapsed();
+        while speech.chunk().await.unwrap().is_some() {}
+        while reply.chunk().await.unwrap().is_some() {}
+        told
+    }))
+    .await
+}
+
+/// A reply that goes on for some seconds behind its first phrase.
+fn under_way() -> Script {
+    let more = "We walked along the water and said nothing. ".repeat(6);
+    let gap = "gap=20";
+    Script::new().text(&format!("{PHRASE} {more}")).with(gap)
+}
+
+async fn staggered(simulator: &Simulator, address: SocketAddr) {
+    simulator.elevenlabs().set_default("gap=5,batch=20");
+    let (mut told, mut simulated) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS_AT_ONCE {
+        told.extend(staggered_sounds(simulator, address).await);
+        simulated.extend(staggered_simulated(simulator).await);
+    }
+    simulator.elevenlabs().set_default(Script::new());
+    print_sounds(
+        &format!("{VOICES} voices under way, a first phrase each {STAGGER:?}"),
+        (&mut told, &mut simulated),
+    );
+}
+
+/// What the two ways to speech take on warm connections: a request, and a flush of a context that is
+/// open on a socket. The simulator's voice takes no time: it is the way alone.
+async fn ways(simulator: &Simulator) {
+    let http = reqwest::Client::new();
+    let url = simulator.elevenlabs_url().replace("http:", "ws:");
+    let url = format!("{url}/text-to-speech/v/multi-stream-input?output_format=mp3_44100_128");
+    let (mut socket, _) = connect_async(url).await.unwrap();
+    let (mut requests, mut flushes) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let start = Instant::now();
+        let mut speech = speech(&http, simulator).await;
+        speech.chunk().await.unwrap();
+        requests.push(start.elapsed());
+        while speech.chunk().await.unwrap().is_some() {}
+
+        let context = format!("c{round}");
+        send(&mut socket, json!({"text": " ", "context_id": context})).await;
+        let start = Instant::now();
+        let text = format!("{PHRASE} ");
+        let flush = json!({"text": text, "context_id": context, "flush": true});
+        send(&mut socket, flush).await;
+        sound_of(&mut socket).await;
+        flushes.push(start.elapsed());
+        let close = json!({"context_id": context, "close_context": true});
+        send(&mut socket, close).await;
+        while !sound_of(&mut socket).await {}
+    }
+    let ((request, request_most), (flush, flush_most)) =
+        (figures(&mut requests), figures(&mut flushes));
+    println!(
+        "the way to speech and back, without the server: a request {request:.2} ms (median), \
+         {request_most:.2} ms (99th of 100); a flush of an open socket {flush:.2} and {flush_most:.2} ms"
+    );
+}
+
+/// Reads a message of the speech socket; true if it is a context's last.
+async fn sound_of(socket: &mut Socket) -> bool {
+    let read = async {
+        loop {
+            let frame = socket.next().await.unwrap().unwrap();
+            let Message::Text(text) = frame else { continue };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            assert!(message.get("error").is_none(), "{message}");
+            return message["isFinal"] == true || message["is_final"] == true;
+        }
+    };
+    tokio::time::timeout(DEADLINE, read).await.unwrap()
 }
 
 /// From what a client that speaks up sends to `audio_stop`, and to the end of both upstream calls.
@@ -310,7 +451,9 @@ async fn main() {
     }
     let simulator = Simulator::start().unwrap();
     let (address, _directory) = support::serve(&simulator);
+    ways(&simulator).await;
     first_sound(&simulator, address).await;
+    staggered(&simulator, address).await;
     barge_in(&simulator, address).await;
     memory(&simulator).await;
 }
