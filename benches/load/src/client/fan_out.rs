@@ -1,0 +1,103 @@
+//! One conversation that many watch: how long until all have a token that the first has.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    field::Field,
+    streaming::Stamps,
+    websocket::{Socket, source},
+};
+use crate::{clock, error::LoadError, model::Model, stats::Spread};
+
+const AT_ONCE: usize = 64;
+const CONVERSATION: &str = "watched-by-many";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Watched {
+    pub(crate) tokens: usize,
+    /// Milliseconds between the first and the last watcher that get a token.
+    pub(crate) spread: Spread,
+    /// Milliseconds from the upstream's write of a token to the last watcher.
+    pub(crate) last: Spread,
+}
+
+pub(super) async fn run(
+    address: SocketAddr,
+    watchers: usize,
+    model: &str,
+) -> Result<Watched, LoadError> {
+    let tokens = model.parse::<Model>()?.tokens as usize;
+    let watching: Vec<Socket> = stream::iter(0..watchers)
+        .map(|number| async move {
+            let mut socket = Socket::open(address, source(number), "").await?;
+            let start = json!({"type": "start_conversation", "character_id": "load",
+                "conversation_id": CONVERSATION, "watch": true});
+            socket.send(start.to_string()).await?;
+            socket.next().await?;
+            Ok::<_, LoadError>(socket)
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let mut sender = Socket::open(address, None, "").await?;
+    let message = json!({"type": "message", "message": "Tell us a story.", "model": model,
+        "character_id": "load", "conversation_id": CONVERSATION});
+    sender.send(message.to_string()).await?;
+    let sockets = watching.into_iter().chain([sender]);
+    let seen = futures::future::try_join_all(sockets.map(|socket| watch(socket, tokens))).await?;
+    // Each token is known by the time at which it was sent.
+    let mut by_token: HashMap<u64, (u64, u64)> = HashMap::new();
+    for (sent, came) in seen.into_iter().flatten() {
+        let (first, last) = by_token.entry(sent).or_insert((came, came));
+        *first = came.min(*first);
+        *last = came.max(*last);
+    }
+    if by_token.len() != tokens {
+        return Err(LoadError::WrongReply(
+            "the watchers saw other tokens".to_owned(),
+        ));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a short run")]
+    let millis = |nanos: u64| nanos as f64 / 1e6;
+    let spread = by_token.values().map(|(first, last)| millis(last - first));
+    let last = by_token.iter().map(|(sent, (_, last))| millis(last - sent));
+    Ok(Watched {
+        tokens,
+        spread: Spread::of(spread.collect()),
+        last: Spread::of(last.collect()),
+    })
+}
+
+/// When each token was sent and came.
+async fn watch(mut socket: Socket, tokens: usize) -> Result<Vec<(u64, u64)>, LoadError> {
+    let (kind, content) = (Field::new("type"), Field::new("content"));
+    let (mut stamps, mut seen) = (Stamps::default(), Vec::with_capacity(tokens));
+    loop {
+        let event = socket.next().await?;
+        let now = clock::nanos();
+        match kind.get(&event)?.as_deref() {
+            Some("chunk") => {
+                let sent = stamps.take(&content.get(&event)?.unwrap_or_default())?;
+                seen.extend(sent.into_iter().map(|sent| (sent, now)));
+            }
+            Some("response_complete") => break,
+            Some("error") => {
+                let event = String::from_utf8_lossy(&event).into_owned();
+                return Err(LoadError::TurnFailed(event));
+            }
+            _ => {}
+        }
+    }
+    stamps.end()?;
+    match seen.len() == tokens {
+        true => Ok(seen),
+        false => Err(LoadError::WrongReply(format!(
+            "{} of {tokens} tokens",
+            seen.len()
+        ))),
+    }
+}
