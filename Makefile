@@ -1,13 +1,13 @@
 # Plain POSIX make: needs cargo and a C compiler (SQLite and the TLS library are built from source).
 .POSIX:
-.PHONY: help run build test lint bench fmt clean tools browser sdk sound
+.PHONY: help run build test lint bench bench-micro fmt clean tools browser sdk sound
 
 help:
 	@echo 'make run     build in release mode and serve on http://127.0.0.1:8000'
 	@echo 'make build   release binary: target/release/idol-router'
 	@echo 'make test    all tests of the workspace'
 	@echo 'make lint    formatting, clippy and documentation, warnings denied'
-	@echo 'make bench   benchmarks'
+	@echo 'make bench   load test; the small benchmarks are make bench-micro'
 	@echo 'make fmt     format the sources'
 	@echo 'make clean   remove what was built'
 
@@ -26,6 +26,10 @@ lint: tools
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 bench: tools
+	cargo build --release --workspace --bins --locked
+	"$${CARGO_TARGET_DIR:-target}"/release/idol-load
+
+bench-micro: tools
 	cargo bench --workspace --locked
 
 fmt:

@@ -9,6 +9,7 @@ mod field;
 mod http;
 mod reply;
 mod sockets;
+mod stamps;
 mod streaming;
 mod turn;
 mod turns;
@@ -35,6 +36,9 @@ use crate::error::LoadError;
 /// Longest wait for one answer, or for one event of it.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Connections that are made at once.
+const AT_ONCE: usize = 64;
+
 /// What a client process is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "snake_case")]
@@ -47,10 +51,11 @@ pub(crate) enum Job {
         sockets: usize,
         greeting: Greeting,
     },
-    /// Sockets that each get one slow reply, all at once.
+    /// Clients that each get one slow reply, all at once.
     Streaming {
         address: SocketAddr,
-        sockets: usize,
+        ask: Ask,
+        clients: usize,
         model: String,
     },
     /// One client speaks, the others watch its conversation.
@@ -87,9 +92,10 @@ pub(crate) async fn run(job: &str) -> Result<(), LoadError> {
         } => sockets::hold(address, sockets, greeting).await,
         Job::Streaming {
             address,
-            sockets,
+            ask,
+            clients,
             model,
-        } => tell(&streaming::run(address, sockets, &model).await?),
+        } => tell(&streaming::run(address, ask, clients, &model).await?),
         Job::FanOut {
             address,
             watchers,

@@ -47,7 +47,7 @@ pub(crate) async fn run(asked: Measure) -> Result<(), LoadError> {
     for scenario in scenarios {
         eprintln!("{} …", scenario.name());
         let found = scenario.run(&bench).await?;
-        print!("{}\n", table::render(&found, before.as_ref()));
+        println!("{}", table::render(&found, before.as_ref()));
         figures.extend(found);
     }
     let results = Results {

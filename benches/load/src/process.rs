@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
+    task::JoinSet,
 };
 
 use crate::error::{LoadError, within};
@@ -77,6 +78,8 @@ impl Process {
 pub(crate) struct Service {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
+    /// Passes on what it says.
+    _says: JoinSet<()>,
 }
 
 /// Where a service says its address.
@@ -100,7 +103,7 @@ impl Service {
         };
         let mut process = Process::start(name, command)?;
         let ended = || LoadError::Ended(name.to_owned());
-        let address = match announces {
+        let (address, says) = match announces {
             Announces::Output => {
                 let pipe = process.child.stdout.take().ok_or_else(ended)?;
                 listening(name, BufReader::new(pipe)).await?
@@ -110,14 +113,18 @@ impl Service {
                 listening(name, BufReader::new(pipe)).await?
             }
         };
-        Ok(Self { process, address })
+        Ok(Self {
+            process,
+            address,
+            _says: says,
+        })
     }
 }
 
 async fn listening(
     name: &'static str,
     pipe: impl AsyncBufRead + Unpin + Send + 'static,
-) -> Result<SocketAddr, LoadError> {
+) -> Result<(SocketAddr, JoinSet<()>), LoadError> {
     let mut lines = pipe.lines();
     let what = format!("the start of {name}");
     let address = within(&what, START_DEADLINE, async {
@@ -135,12 +142,13 @@ async fn listening(
     })
     .await?;
     // Whatever else it says is passed on: a pipe that nobody reads would fill.
-    tokio::spawn(async move {
+    let mut says = JoinSet::new();
+    says.spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
             eprintln!("{name}: {line}");
         }
     });
-    Ok(address)
+    Ok((address, says))
 }
 
 /// User and system ticks in the text of `/proc/PID/stat`.

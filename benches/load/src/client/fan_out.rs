@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    field::Field,
-    streaming::Stamps,
+    AT_ONCE,
+    reply::{Known, Reply},
+    turn,
     websocket::{Socket, source},
 };
-use crate::{clock, error::LoadError, model::Model, stats::Spread};
+use crate::{error::LoadError, model::Model, stats::Spread};
 
-const AT_ONCE: usize = 64;
 const CONVERSATION: &str = "watched-by-many";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) async fn run(
     watchers: usize,
     model: &str,
 ) -> Result<Watched, LoadError> {
-    let tokens = model.parse::<Model>()?.tokens as usize;
+    let tokens = model.parse::<Model>()?.tokens;
     let watching: Vec<Socket> = stream::iter(0..watchers)
         .map(|number| async move {
             let mut socket = Socket::open(address, source(number), "").await?;
@@ -47,16 +47,25 @@ pub(super) async fn run(
     let message = json!({"type": "message", "message": "Tell us a story.", "model": model,
         "character_id": "load", "conversation_id": CONVERSATION});
     sender.send(message.to_string()).await?;
-    let sockets = watching.into_iter().chain([sender]);
-    let seen = futures::future::try_join_all(sockets.map(|socket| watch(socket, tokens))).await?;
+    let watches = watching
+        .into_iter()
+        .chain([sender])
+        .map(|mut socket| async move {
+            let mut reply = Reply::new(Known::Stamps(tokens));
+            turn::socket_reply(&mut socket, &mut reply).await?;
+            reply.end()
+        });
+    let seen = futures::future::try_join_all(watches).await?;
     // Each token is known by the time at which it was sent.
     let mut by_token: HashMap<u64, (u64, u64)> = HashMap::new();
-    for (sent, came) in seen.into_iter().flatten() {
-        let (first, last) = by_token.entry(sent).or_insert((came, came));
-        *first = came.min(*first);
-        *last = came.max(*last);
+    for token in seen.into_iter().flatten() {
+        let (first, last) = by_token
+            .entry(token.sent)
+            .or_insert((token.came, token.came));
+        *first = token.came.min(*first);
+        *last = token.came.max(*last);
     }
-    if by_token.len() != tokens {
+    if by_token.len() != tokens as usize {
         return Err(LoadError::WrongReply(
             "the watchers saw other tokens".to_owned(),
         ));
@@ -66,38 +75,8 @@ pub(super) async fn run(
     let spread = by_token.values().map(|(first, last)| millis(last - first));
     let last = by_token.iter().map(|(sent, (_, last))| millis(last - sent));
     Ok(Watched {
-        tokens,
+        tokens: by_token.len(),
         spread: Spread::of(spread.collect()),
         last: Spread::of(last.collect()),
     })
-}
-
-/// When each token was sent and came.
-async fn watch(mut socket: Socket, tokens: usize) -> Result<Vec<(u64, u64)>, LoadError> {
-    let (kind, content) = (Field::new("type"), Field::new("content"));
-    let (mut stamps, mut seen) = (Stamps::default(), Vec::with_capacity(tokens));
-    loop {
-        let event = socket.next().await?;
-        let now = clock::nanos();
-        match kind.get(&event)?.as_deref() {
-            Some("chunk") => {
-                let sent = stamps.take(&content.get(&event)?.unwrap_or_default())?;
-                seen.extend(sent.into_iter().map(|sent| (sent, now)));
-            }
-            Some("response_complete") => break,
-            Some("error") => {
-                let event = String::from_utf8_lossy(&event).into_owned();
-                return Err(LoadError::TurnFailed(event));
-            }
-            _ => {}
-        }
-    }
-    stamps.end()?;
-    match seen.len() == tokens {
-        true => Ok(seen),
-        false => Err(LoadError::WrongReply(format!(
-            "{} of {tokens} tokens",
-            seen.len()
-        ))),
-    }
 }

@@ -100,9 +100,13 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) async fn connect(address: SocketAddr, headers: &str) -> Result<Self, LoadError> {
+    pub(super) async fn connect(
+        address: SocketAddr,
+        source: Option<SocketAddr>,
+        headers: &str,
+    ) -> Result<Self, LoadError> {
         Ok(Self {
-            stream: connect(address, None).await?,
+            stream: connect(address, source).await?,
             input: BytesMut::with_capacity(READ_BYTES),
             host: address.to_string(),
             headers: headers.to_owned(),

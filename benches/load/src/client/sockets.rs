@@ -6,16 +6,13 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use super::{
-    Greeting, say,
+    AT_ONCE, Greeting, say,
     websocket::{Socket, source},
 };
 use crate::error::LoadError;
 
-/// Handshakes under way at once.
-const AT_ONCE: usize = 64;
-
 /// Opens sockets that each say one thing.
-pub(super) async fn open(
+async fn open(
     address: SocketAddr,
     sockets: usize,
     greeting: Greeting,

@@ -9,6 +9,7 @@ use super::{
     field::Field,
     http::{Body, Http},
     reply::{Known, Reply},
+    stamps::Seen,
     websocket::Socket,
 };
 use crate::error::LoadError;
@@ -70,32 +71,48 @@ pub(super) struct Taken {
     pub(super) first: Option<Instant>,
     pub(super) over: Instant,
     pub(super) deltas: u64,
+    /// Of a reply whose tokens say when they were sent.
+    pub(super) seen: Vec<Seen>,
+}
+
+/// What is looked for in an event.
+struct Fields {
+    kind: Field,
+    content: Field,
+}
+
+impl Fields {
+    fn new() -> Self {
+        Self {
+            kind: Field::new("type"),
+            content: Field::new("content"),
+        }
+    }
 }
 
 /// One client.
 pub(super) struct Client {
     ask: Ask,
     connection: Connection,
-    content: Field,
-    kind: Field,
+    fields: Fields,
     event: Vec<u8>,
 }
 
 impl Client {
     pub(super) async fn connect(
         address: SocketAddr,
+        source: Option<SocketAddr>,
         ask: Ask,
         headers: &str,
     ) -> Result<Self, LoadError> {
         let connection = match ask {
-            Ask::WebSocket => Connection::Socket(Socket::open(address, None, headers).await?),
-            _ => Connection::Http(Http::connect(address, headers).await?),
+            Ask::WebSocket => Connection::Socket(Socket::open(address, source, headers).await?),
+            _ => Connection::Http(Http::connect(address, source, headers).await?),
         };
         Ok(Self {
             ask,
             connection,
-            content: Field::new("content"),
-            kind: Field::new("type"),
+            fields: Fields::new(),
             event: Vec::new(),
         })
     }
@@ -113,7 +130,7 @@ impl Client {
         match &mut self.connection {
             Connection::Socket(socket) => {
                 socket.send(body).await?;
-                socket_reply(socket, (&self.kind, &self.content), &mut reply).await?;
+                socket_reply(socket, &mut reply).await?;
             }
             Connection::Http(http) => {
                 let head = http.ask("POST", self.ask.path(), &body).await?;
@@ -125,18 +142,18 @@ impl Client {
                 match self.ask {
                     Ask::Chat | Ask::WholeCompletion => {
                         let whole = http.rest(head.body).await?;
-                        let text = self.content.get(&whole)?;
+                        let text = self.fields.content.get(&whole)?;
                         reply.take(&text.unwrap_or_default())?;
                     }
                     _ => {
-                        let fields = (&self.kind, &self.content);
-                        events(http, head.body, fields, &mut self.event, &mut reply).await?;
+                        events(http, head.body, &self.fields, &mut self.event, &mut reply).await?;
                     }
                 }
             }
         }
-        reply.end()?;
+        let seen = reply.end()?;
         Ok(Taken {
+            seen,
             begun,
             first: reply.first,
             over: Instant::now(),
@@ -155,7 +172,7 @@ enum Finish {
 async fn events(
     http: &mut Http,
     mut body: Body,
-    fields: (&Field, &Field),
+    fields: &Fields,
     buffer: &mut Vec<u8>,
     reply: &mut Reply<'_>,
 ) -> Result<(), LoadError> {
@@ -188,20 +205,16 @@ async fn events(
     }
 }
 
-fn one(
-    data: &[u8],
-    (kind, content): (&Field, &Field),
-    reply: &mut Reply<'_>,
-) -> Result<Finish, LoadError> {
+fn one(data: &[u8], fields: &Fields, reply: &mut Reply<'_>) -> Result<Finish, LoadError> {
     if data == b"[DONE]" {
         return Ok(Finish::Seen);
     }
     // A chunk has no type of its own: the text, which comes first, has all that is looked for.
-    if let Some(text) = content.get(data)? {
+    if let Some(text) = fields.content.get(data)? {
         reply.take(&text)?;
         return Ok(Finish::Awaited);
     }
-    match kind.get(data)?.as_deref() {
+    match fields.kind.get(data)?.as_deref() {
         Some("done") => Ok(Finish::Seen),
         Some("error") => Err(LoadError::TurnFailed(
             String::from_utf8_lossy(data).into_owned(),
@@ -213,16 +226,17 @@ fn one(
     }
 }
 
-async fn socket_reply(
+/// Reads the events of a turn to their end.
+pub(super) async fn socket_reply(
     socket: &mut Socket,
-    (kind, content): (&Field, &Field),
     reply: &mut Reply<'_>,
 ) -> Result<(), LoadError> {
+    let fields = Fields::new();
     loop {
         let event = socket.next().await?;
-        match kind.get(&event)?.as_deref() {
+        match fields.kind.get(&event)?.as_deref() {
             Some("chunk") => {
-                let text = content.get(&event)?;
+                let text = fields.content.get(&event)?;
                 reply.take(&text.unwrap_or_default())?;
             }
             Some("response_complete") => return Ok(()),
@@ -240,11 +254,7 @@ mod tests {
     use super::*;
 
     fn seen(data: &str, reply: &mut Reply<'_>) -> Result<Finish, LoadError> {
-        one(
-            data.as_bytes(),
-            (&Field::new("type"), &Field::new("content")),
-            reply,
-        )
+        one(data.as_bytes(), &Fields::new(), reply)
     }
 
     #[test]

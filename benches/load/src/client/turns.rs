@@ -89,17 +89,24 @@ struct Tally {
     first_failure: RefCell<Option<String>>,
 }
 
+impl Tally {
+    fn note(&self, error: &LoadError) {
+        self.failed.set(self.failed.get() + 1);
+        let mut first = self.first_failure.borrow_mut();
+        first.get_or_insert_with(|| error.to_string());
+    }
+}
+
 pub(super) async fn run(job: &TurnsJob, progress: &Progress) -> Result<Turns, LoadError> {
-    let text = match (job.expect, &job.model) {
-        (Expect::ModelText, Some(model)) => Some(model.parse::<Model>()?.text()),
-        _ => None,
+    let model = match (job.expect, &job.model) {
+        (Expect::ModelText, Some(model)) => Some(model.parse::<Model>()?),
+        (Expect::ModelText, None) | (Expect::Framing, _) => None,
     };
+    let text = model.as_ref().map(Model::text).unwrap_or_default();
+    let known = model.map_or(Known::Nothing, |model| Known::of(&model, &text));
     let tally = Rc::new(Tally::default());
     let start = Instant::now();
-    let clients = (0..job.clients).map(|number| {
-        let known = text.as_deref().map_or(Known::Nothing, Known::Text);
-        drive(job, number, start, known, &tally, progress)
-    });
+    let clients = (0..job.clients).map(|number| drive(job, number, start, known, &tally, progress));
     let ended = LocalSet::new()
         .run_until(futures::future::try_join_all(clients))
         .await;
@@ -134,7 +141,9 @@ async fn drive(
         let turn = async {
             let client = match &mut connected {
                 Some(client) => client,
-                none => none.insert(Client::connect(job.address, job.ask, &job.headers).await?),
+                none => {
+                    none.insert(Client::connect(job.address, None, job.ask, &job.headers).await?)
+                }
             };
             client
                 .turn(job.model.as_deref(), conversation.as_deref(), known)
@@ -147,11 +156,8 @@ async fn drive(
             }
             Err(error) if error.is_wrong_reply() => return Err(error),
             Err(error) => {
-                tally.failed.set(tally.failed.get() + 1);
                 progress.failed.set(progress.failed.get() + 1);
-                let mut first = tally.first_failure.borrow_mut();
-                first.get_or_insert_with(|| error.to_string());
-                drop(first);
+                tally.note(&error);
                 connected = None;
                 tokio::time::sleep(PAUSE).await;
             }

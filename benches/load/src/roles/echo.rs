@@ -28,7 +28,6 @@ async fn serve() -> Result<(), LoadError> {
     server.run().await.map_err(LoadError::io("the echo"))
 }
 
-#[expect(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn open(request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Error> {
     ws::start(Echo, &request, payload)
 }

@@ -44,7 +44,7 @@ pub(crate) fn run() -> Result<(), LoadError> {
         .build()
         .map_err(LoadError::io("a runtime"))?;
     LocalSet::new().block_on(&runtime, async {
-        let listener = listen().await?;
+        let listener = listen()?;
         let known = Known::default();
         loop {
             let (stream, _) = listener.accept().await.map_err(LoadError::io("accept"))?;
@@ -54,7 +54,7 @@ pub(crate) fn run() -> Result<(), LoadError> {
     })
 }
 
-async fn listen() -> Result<TcpListener, LoadError> {
+fn listen() -> Result<TcpListener, LoadError> {
     let listener = tokio::net::TcpSocket::new_v4()
         .and_then(|socket| {
             socket.bind(([127, 0, 0, 1], 0).into())?;
