@@ -57,6 +57,8 @@ pub(crate) enum Job {
         ask: Ask,
         clients: usize,
         model: String,
+        /// Seconds over which they begin.
+        ramp: f64,
     },
     /// One client speaks, the others watch its conversation.
     FanOut {
@@ -95,7 +97,11 @@ pub(crate) async fn run(job: &str) -> Result<(), LoadError> {
             ask,
             clients,
             model,
-        } => tell(&streaming::run(address, ask, clients, &model).await?),
+            ramp,
+        } => {
+            let ramp = Duration::from_secs_f64(ramp);
+            tell(&streaming::run(address, ask, clients, &model, ramp).await?)
+        }
         Job::FanOut {
             address,
             watchers,

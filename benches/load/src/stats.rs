@@ -2,9 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The middle value, the lower one of two; zero of nothing.
+/// The middle value, or between the two in the middle; zero of nothing.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    percentile(&mut values.into_iter().collect::<Vec<_>>(), 0.5)
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match (values.get(half), values.len() % 2) {
+        (None, _) => 0.0,
+        (Some(middle), 1) => *middle,
+        (Some(upper), _) => f64::midpoint(values[half - 1], *upper),
+    }
 }
 
 /// The smallest value that so large a part of all is not above; zero of nothing.
@@ -58,7 +65,7 @@ impl Ratio {
         Some(Self {
             least: *ratios.first()?,
             most: *ratios.last()?,
-            median: percentile(&mut ratios, 0.5),
+            median: median(ratios),
         })
     }
 }
@@ -70,7 +77,7 @@ mod tests {
     #[test]
     fn the_median_is_the_middle() {
         assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median([]), 0.0);
     }
 

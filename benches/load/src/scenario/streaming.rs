@@ -31,6 +31,7 @@ async fn measure(
             ask,
             clients: bench.scale.streaming_sockets,
             model: model.to_string(),
+            ramp: bench.scale.streaming_ramp,
         })
         .await?;
     let used = service.process.cpu()? - before;
@@ -73,6 +74,9 @@ pub(super) async fn run(bench: &Bench, name: &str) -> Result<Vec<Figure>, LoadEr
         Figure::new(name, "tokens lost", "", lost).aimed(Target::AtMost(0.0)),
         figure("delay of a token p50", "ms", |way| way.came.delay.p50),
         figure("delay of a token p99", "ms", |way| way.came.delay.p99).aimed(Target::AtMost(100.0)),
+        figure("delay p99 once all have begun", "ms", |way| {
+            way.came.settled.p99
+        }),
         figure("delay of a token, most", "ms", |way| way.came.delay.most),
         figure("CPU per 1,000 tokens", "s", |way| way.cpu_per_thousand),
         Figure::new(name, "tokens in a piece", "", joined(&ours)).beside(joined(&passed)),
