@@ -44,7 +44,10 @@ pub(crate) async fn run(asked: Deployment) -> Result<(), LoadError> {
     };
     bar.finish_and_clear();
     report(&turns, asked.duration);
-    Ok(())
+    match (turns.all, turns.first_failure) {
+        (0, Some(failure)) => Err(LoadError::TurnFailed(failure)),
+        _ => Ok(()),
+    }
 }
 
 /// Moves the bar for as long as it is polled.
@@ -128,7 +131,7 @@ fn report(turns: &Turns, seconds: u32) {
     println!("whole turn   {}", spread(&turns.whole));
     println!("pieces       {} a reply", number(turns.deltas));
     println!("failed       {}", turns.failed);
-    if let Some(failure) = &turns.first_failure {
+    if let Some(failure) = turns.first_failure.as_ref().filter(|_| turns.all > 0) {
         println!("             the first: {failure}");
     }
 }

@@ -38,7 +38,8 @@ pub(crate) async fn run(asked: Measure) -> Result<(), LoadError> {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     println!("server with {}\n", settings.join(" "));
-    let before = results::previous(&output);
+    // A quick run says little about a full one.
+    let before = results::previous(&output).filter(|before| before.scale == scale_name);
     let scenarios = match &*asked.only {
         [] => Scenario::value_variants(),
         some => some,

@@ -53,8 +53,7 @@ pub(crate) fn keep(
     write(&directory.join(format!("{stamp}.json")), results)?;
     let mut last = results.clone();
     let ran = |scenario: &str| results.figures.iter().any(|it| it.scenario == scenario);
-    let before = previous.filter(|before| before.scale == results.scale);
-    for figure in before.iter().flat_map(|before| &before.figures) {
+    for figure in previous.iter().flat_map(|before| &before.figures) {
         if !ran(&figure.scenario) {
             last.figures.push(figure.clone());
         }

@@ -35,7 +35,7 @@ impl Scale {
             warm_up: 0.5,
             window: 3.0,
             idle_sockets: 10_000,
-            idle_seconds: 20,
+            idle_seconds: 30,
             conversation_idle_seconds: 45,
             streaming_sockets: 2_000,
             streaming_tokens: 100,

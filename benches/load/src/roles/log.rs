@@ -7,7 +7,9 @@ use std::{
 };
 
 use idol_actors::{
+    conversation::message::{Draft, Role, Stamp, StoredMessage},
     id::{ConversationId, MessageId, TurnId},
+    json_text::JsonText,
     log::{
         Append, Log as _,
         data_dir::DataDir,
@@ -90,16 +92,17 @@ pub(crate) async fn append(
 
 /// One conversation after another, ten turns each: two appends a turn, as the engine makes them.
 async fn write(log: Arc<SqliteLog>, until: Instant) -> Result<(), LoadError> {
-    let (question, reply) = (Arc::from("q".repeat(150)), Arc::from("r".repeat(900)));
     let (mut id, mut seq, mut turn) = (ConversationId::random(), 0, TurnId::now());
+    // Made once: what is measured is the log, which does not look into them.
+    let (question, reply) = (question(turn), reply(turn, MessageId::now()));
     while Instant::now() < until {
         let entries = if seq == 0 {
-            vec![begun(), accepted(turn, &question)]
+            vec![begun(), accepted(turn, MessageId::now(), &question)]
         } else if seq % 2 == 0 {
             vec![ended(turn, &reply)]
         } else {
             turn = TurnId::now();
-            vec![accepted(turn, &question)]
+            vec![accepted(turn, MessageId::now(), &question)]
         };
         let append = Append {
             id: id.clone(),
@@ -117,16 +120,16 @@ async fn write(log: Arc<SqliteLog>, until: Instant) -> Result<(), LoadError> {
 /// Makes a log of so many conversations with a turn each.
 pub(crate) async fn fill(directory: &Path, conversations: u64) -> Result<(), LoadError> {
     let log = open(directory, None)?;
-    let (question, reply) = (Arc::from("q".repeat(150)), Arc::from("r".repeat(900)));
     let mut left = conversations;
     while left > 0 {
         let page = left.min(PAGE);
         let appends = (0..page).map(|_| {
-            let turn = TurnId::now();
+            let (turn, id) = (TurnId::now(), MessageId::now());
+            let (question, reply) = (question(turn), reply(turn, id));
             log.append(Append {
                 id: ConversationId::random(),
                 expected_seq: 0,
-                entries: vec![begun(), accepted(turn, &question), ended(turn, &reply)],
+                entries: vec![begun(), accepted(turn, id, &question), ended(turn, &reply)],
             })
         });
         for outcome in futures::future::join_all(appends.collect::<Vec<_>>()).await {
@@ -152,12 +155,33 @@ fn begun() -> Entry {
     }
 }
 
-fn accepted(turn: TurnId, text: &Arc<str>) -> Entry {
+fn question(turn: TurnId) -> Arc<str> {
+    message(Role::User, turn, MessageId::now(), &"q".repeat(150))
+}
+
+fn reply(turn: TurnId, id: MessageId) -> Arc<str> {
+    message(Role::Assistant, turn, id, &"r".repeat(900))
+}
+
+fn message(role: Role, turn: TurnId, id: MessageId, text: &str) -> Arc<str> {
+    let stamp = Stamp {
+        timestamp: Timestamp::now(),
+        id,
+        turn: Some(turn),
+        model: None,
+        models: &[],
+        finish_reason: (role == Role::Assistant).then_some("stop"),
+    };
+    let draft = Draft::text(role, JsonText::escape(text));
+    Arc::clone(StoredMessage::new(&draft, &stamp).fragment())
+}
+
+fn accepted(turn: TurnId, reply: MessageId, text: &Arc<str>) -> Entry {
     Entry {
         head: EntryHead::TurnAccepted(TurnAccepted {
             at: Timestamp::now(),
             turn,
-            reply: MessageId::now(),
+            reply,
             user_id: None,
             character_id: None,
             model: String::new(),
