@@ -149,6 +149,7 @@ fn begun() -> Entry {
             user_id: None,
             character_id: None,
             imported_updated_at: None,
+            voice_usage: None,
             unverified: false,
         }),
         messages: vec![],
