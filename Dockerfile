@@ -2,15 +2,20 @@
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
+# The allocator is built by make.
+RUN apt-get update -q && apt-get install -qy --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 
 # Dependencies first, against empty crates: this layer is built anew only when a manifest changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY actors/Cargo.toml actors/
 COPY tests/simulator/Cargo.toml tests/simulator/
-RUN mkdir -p src actors/src tests/simulator/src \
+COPY benches/load/Cargo.toml benches/load/
+RUN mkdir -p src actors/src tests/simulator/src benches/load/src \
     && touch src/lib.rs actors/src/lib.rs tests/simulator/src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs tests/simulator/src/main.rs \
+    && cp src/main.rs benches/load/src/main.rs \
     && cargo build --release --locked --bin idol-router
 
 COPY actors/assets actors/assets

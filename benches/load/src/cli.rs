@@ -34,6 +34,9 @@ pub(crate) struct Measure {
     /// Seconds of a window
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
     pub(crate) seconds: Option<u16>,
+    /// Turns of a client in one conversation, before it begins another
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) turns: Option<u16>,
     /// The server's program [default: idol-router beside this one]
     #[arg(long, value_name = "PATH")]
     pub(crate) server: Option<PathBuf>,

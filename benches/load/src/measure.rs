@@ -28,6 +28,7 @@ pub(crate) async fn run(asked: Measure) -> Result<(), LoadError> {
         false => ("full", Scale::full()),
     };
     scale.rounds = asked.rounds.map_or(scale.rounds, usize::from);
+    scale.turns = asked.turns.map_or(scale.turns, u64::from);
     scale.window = asked.seconds.map_or(scale.window, f64::from);
     let bench = Bench::new(own, server, output.clone(), scale)?;
     let output = fs::canonicalize(&output).unwrap_or(output);

@@ -10,6 +10,8 @@ pub(crate) struct Scale {
     pub(crate) warm_up: f64,
     /// Seconds of a window.
     pub(crate) window: f64,
+    /// Turns of a client in one conversation, before it begins another.
+    pub(crate) turns: u64,
     pub(crate) idle_sockets: usize,
     /// Seconds for which idle sockets are watched.
     pub(crate) idle_seconds: u64,
@@ -34,6 +36,7 @@ impl Scale {
             rounds: 4,
             warm_up: 0.5,
             window: 3.0,
+            turns: 10,
             idle_sockets: 10_000,
             idle_seconds: 30,
             conversation_idle_seconds: 45,

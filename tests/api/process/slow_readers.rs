@@ -162,10 +162,7 @@ async fn start(simulator: &Simulator, stall_deadline_secs: &str) -> (Launch, Pro
         .set("DEFAULT_MODEL", MODEL)
         .set("STALL_DEADLINE_SECS", stall_deadline_secs)
         // The files would be written while memory is looked at; they are another test's matter.
-        .set("MIRROR_IDLE_SECS", "3600")
-        // The C library raises this with each large buffer that is freed, and then keeps the
-        // next ones: fixed, what is measured is what the server holds.
-        .set("MALLOC_MMAP_THRESHOLD_", "1048576");
+        .set("MIRROR_IDLE_SECS", "3600");
     let mut process = launch.start().await;
     // A request here lasts as long as its reader likes.
     process.http = reqwest::Client::new();

@@ -3,7 +3,7 @@
 //! Pure: one `data` payload in, deltas appended to a list. Also reads a whole `chat.completion`
 //! answer, which some servers send although a stream was asked.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use memchr::memchr;
 use serde_json::value::RawValue;
@@ -64,7 +64,11 @@ impl ChunkReader {
     /// [`UpstreamErrorKind::Failed`](crate::provider::UpstreamErrorKind::Failed) for a payload that
     /// is no chunk at all: to skip it would leave a hole in the reply that nobody sees.
     pub fn read(&mut self, payload: &[u8], deltas: &mut Vec<Delta>) -> Result<(), UpstreamError> {
-        let payload = String::from_utf8_lossy(payload);
+        // Checked at once where it is well-formed, which is always.
+        let payload = match str::from_utf8(payload) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_broken) => String::from_utf8_lossy(payload),
+        };
         if payload.bytes().all(|byte| byte.is_ascii_whitespace()) {
             return Ok(());
         }

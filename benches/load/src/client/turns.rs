@@ -30,6 +30,8 @@ pub(crate) enum Bound {
 pub(crate) enum Conversations {
     /// A new one each time: the prompt stays as short as a peer's without memory.
     Fresh,
+    /// A new one for each client after so many turns.
+    Lasting(u64),
     /// One for each client, of this name and its number.
     Named(String),
 }
@@ -130,9 +132,16 @@ async fn drive(
         Bound::Count(count) => turns < count,
     };
     let (mut turns, mut connected) = (0, None);
+    let mut lasting = String::new();
     while goes_on(turns) {
         turns += 1;
         let conversation = match (&job.conversations, job.ask) {
+            (Conversations::Lasting(count), _) => {
+                if (turns - 1) % count == 0 {
+                    lasting = uuid::Uuid::new_v4().to_string();
+                }
+                Some(lasting.clone())
+            }
             (Conversations::Named(prefix), _) => Some(format!("{prefix}{number}")),
             // A socket would go on with its last one.
             (Conversations::Fresh, Ask::WebSocket) => Some(uuid::Uuid::new_v4().to_string()),

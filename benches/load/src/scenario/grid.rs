@@ -115,7 +115,10 @@ async fn window(
             warm_up: bench.scale.warm_up,
             window: bench.scale.window,
         },
-        conversations: Conversations::Fresh,
+        conversations: match bench.scale.turns {
+            0 | 1 => Conversations::Fresh,
+            turns => Conversations::Lasting(turns),
+        },
         expect: Expect::ModelText,
         headers: String::new(),
     });
