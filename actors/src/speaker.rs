@@ -247,7 +247,7 @@ impl Speaker {
         }
         let counted = match self.line.is_complete() {
             true => 0,
-            false => self.line.sums().characters,
+            false => self.line.charged(),
         };
         let counted = VoiceUsage::spoken(counted);
         let counted = self.config.account.count(counted).into_actor(self);

@@ -279,6 +279,7 @@ impl WsSession {
             && self.own.is_empty()
             && !self.is_speaking()
             && !self.is_interrupting()
+            && self.written.is_empty()
             && self.watched.iter().all(|it| it.under_way.is_none());
         let Some(retry_after) = self.going.filter(|_| told) else {
             return;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::UpstreamErrorKind;
+
 /// When calls are stopped, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerPolicy {
@@ -42,6 +44,26 @@ pub enum CallEnd {
     Badly,
     /// It says nothing about the upstream: our request was at fault, or nobody waited for it.
     Neither,
+}
+
+impl CallEnd {
+    /// What a failure says about the model that was asked.
+    #[must_use]
+    pub fn of(kind: &UpstreamErrorKind) -> Self {
+        match kind {
+            UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => Self::Badly,
+            // Our request, our key, or how much we ask for: none of it says that the model is ill.
+            UpstreamErrorKind::Rejected
+            | UpstreamErrorKind::ContextTooLong
+            | UpstreamErrorKind::AudioTooShort
+            | UpstreamErrorKind::TooLarge
+            | UpstreamErrorKind::Auth
+            | UpstreamErrorKind::Credits
+            | UpstreamErrorKind::RateLimited
+            | UpstreamErrorKind::Unavailable
+            | UpstreamErrorKind::NotConfigured { .. } => Self::Neither,
+        }
+    }
 }
 
 /// What was let through.

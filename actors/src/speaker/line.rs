@@ -411,9 +411,14 @@ impl Line {
         self.heard.source_offset()
     }
 
-    /// What there is so far.
-    pub(super) fn sums(&self) -> Sums {
-        self.sums
+    /// Characters that are charged for if it ends here: what has begun to sound is charged whole.
+    pub(super) fn charged(&self) -> u64 {
+        let begun = self.sentences.iter().filter(|it| {
+            let sounds = it.told > 0 || !it.audio.is_empty();
+            it.state == State::Asked && sounds
+        });
+        let begun = begun.map(|it| it.text.chars().count() as u64);
+        self.sums.characters + begun.sum::<u64>()
     }
 
     /// Whether all was told.

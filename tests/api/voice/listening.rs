@@ -525,3 +525,33 @@ async fn who_speaks_is_not_spoken_to() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_that_stops_tells_what_was_said() {
+    let setup = Setup::new().voiced().set("SHUTDOWN_GRACE_SECS", "20");
+    let app = setup.start().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .whisper()
+        .script(Script::new().text("so").hold_headers(&gate));
+    let (mut socket, mut idle) = (app.socket().await, app.socket().await);
+    socket.send(audio_start("c1")).await;
+    say_aloud(&mut socket, &sound(60, 2_000)).await;
+    socket.send(audio_end()).await;
+    gate.reached(1, DEADLINE).await.unwrap();
+
+    let stopping = tokio::spawn(app.stop());
+    // All sockets are told of it in one go.
+    idle.next_or_close().await.unwrap_err();
+    gate.open();
+
+    let heard = socket.next().await;
+    assert_eq!(
+        (&heard["type"], &heard["text"]),
+        (&json!("transcript"), &json!("so"))
+    );
+    // It is not answered any more, and that is said.
+    assert_eq!(socket.next().await["code"], "shutting_down");
+    while socket.next_or_close().await.is_ok() {}
+    stopping.await.unwrap();
+}

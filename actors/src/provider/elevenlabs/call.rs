@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{config::Target, timing::TimingReader};
 use crate::{
     provider::{
-        Upstream, UpstreamError, UpstreamErrorKind,
+        Upstream, UpstreamError,
         breaker::CallEnd,
         endpoint::{Refusal, root_cause},
         failure,
@@ -309,19 +309,9 @@ fn refused(
 }
 
 fn failed(error: UpstreamError, reached: Reached, reach: CallEnd) -> Called {
-    let model = match error.kind {
-        _ if reach == CallEnd::Badly => CallEnd::Neither,
-        UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => CallEnd::Badly,
-        // Our request, our key, or how much we ask for: none of it says that the model is ill.
-        UpstreamErrorKind::Rejected
-        | UpstreamErrorKind::ContextTooLong
-        | UpstreamErrorKind::AudioTooShort
-        | UpstreamErrorKind::TooLarge
-        | UpstreamErrorKind::Auth
-        | UpstreamErrorKind::Credits
-        | UpstreamErrorKind::RateLimited
-        | UpstreamErrorKind::Unavailable
-        | UpstreamErrorKind::NotConfigured { .. } => CallEnd::Neither,
+    let model = match reach {
+        CallEnd::Badly => CallEnd::Neither,
+        CallEnd::Well | CallEnd::Neither => CallEnd::of(&error.kind),
     };
     Called {
         end: Err(Failed {

@@ -113,19 +113,7 @@ pub(super) async fn call(
 fn called((deltas, end): Last) -> Called {
     let model = match &end {
         Ok(()) => CallEnd::Well,
-        Err(error) => match error.kind {
-            UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => CallEnd::Badly,
-            // Our request, our key, or how much we ask for: none of it says that the model is ill.
-            UpstreamErrorKind::Rejected
-            | UpstreamErrorKind::ContextTooLong
-            | UpstreamErrorKind::AudioTooShort
-            | UpstreamErrorKind::TooLarge
-            | UpstreamErrorKind::Auth
-            | UpstreamErrorKind::Credits
-            | UpstreamErrorKind::RateLimited
-            | UpstreamErrorKind::Unavailable
-            | UpstreamErrorKind::NotConfigured { .. } => CallEnd::Neither,
-        },
+        Err(error) => CallEnd::of(&error.kind),
     };
     Called {
         deltas,

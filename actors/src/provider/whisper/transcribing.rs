@@ -198,10 +198,9 @@ impl Transcribing {
             }
             Err((error, reach)) => {
                 let is_its = [whole_sent, answered.get()].contains(&Blame::Yes);
-                let model = match error.kind {
-                    _ if reach == CallEnd::Badly || !is_its => CallEnd::Neither,
-                    UpstreamErrorKind::Failed | UpstreamErrorKind::Timeout => CallEnd::Badly,
-                    _ => CallEnd::Neither,
+                let model = match reach {
+                    CallEnd::Well if is_its => CallEnd::of(&error.kind),
+                    CallEnd::Well | CallEnd::Badly | CallEnd::Neither => CallEnd::Neither,
                 };
                 (Err(error), Went { reach, model })
             }

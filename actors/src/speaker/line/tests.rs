@@ -124,6 +124,19 @@ fn a_voice_that_cannot_speak_is_asked_no_more() {
     assert_eq!(order(&told(&mut line)), ["0!", "end"]);
 }
 
+#[test]
+fn what_has_begun_to_sound_is_charged_for_and_what_waits_is_not() {
+    let mut line = line(4);
+    let (first, second) = (line.ask().unwrap(), line.ask().unwrap());
+    let _third = line.ask().unwrap();
+    let sound = Bytes::from_static(&[0; 64]);
+    line.took(first.number, &sound, vec![], ended());
+    assert_eq!(line.charged(), 10, "the upstream's word");
+    line.took(second.number, &sound, vec![], None);
+    let whole = second.text.chars().count() as u64;
+    assert_eq!(line.charged(), 10 + whole);
+}
+
 proptest! {
     #[test]
     fn audio_is_told_in_order_however_it_comes(
