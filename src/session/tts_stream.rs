@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient,
-    WrapFuture,
+    WrapFuture, prelude::SendError,
 };
 use bytes::Bytes;
 use idol_actors::{
@@ -84,10 +84,17 @@ pub async fn stream(
     let mut attachment = started.attachment.take().ok_or(EngineError::Restarted)?;
     let lifeline = Lifeline(Box::pin(attachment.lifeline()));
     book.borrow_mut().open(ATTACHMENT, attachment);
-    if session.try_send(lifeline).is_err() {
-        return Err(EngineError::Overloaded);
-    }
+    hand_over(&session, lifeline)?;
     Ok((started, pieces))
+}
+
+/// Gives the session the lifeline of its attachment. A session that has ended meanwhile, as its
+/// voice failed at once, needs none: what it had to tell stands in its pieces.
+fn hand_over(session: &Addr<TtsStreamSession>, lifeline: Lifeline) -> Result<(), EngineError> {
+    match session.try_send(lifeline) {
+        Ok(()) | Err(SendError::Closed(_)) => Ok(()),
+        Err(SendError::Full(_)) => Err(EngineError::Overloaded),
+    }
 }
 
 #[derive(actix::Message)]
@@ -224,5 +231,65 @@ impl Handler<Voiced> for TtsStreamSession {
                 ctx.stop();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use actix::clock::timeout;
+    use idol_actors::{
+        id::TurnId,
+        provider::{Upstream, UpstreamError, UpstreamErrorKind},
+        speaker::Rest,
+    };
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn lifeline() -> Lifeline {
+        Lifeline(Box::pin(std::future::pending()))
+    }
+
+    #[actix::test]
+    async fn a_session_whose_voice_failed_at_once_has_told_why() {
+        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
+        let session = TtsStreamSession {
+            book: Rc::default(),
+            speaker: None,
+            speaking: None,
+            pieces: Some(sender),
+        }
+        .start();
+        let error = UpstreamError {
+            upstream: Upstream::ElevenLabs,
+            kind: UpstreamErrorKind::Auth,
+            message: "no such key".into(),
+            retry_after: None,
+            retryable: None,
+            too_long: None,
+        };
+        let failed = Piece::Failed {
+            sequence: 0,
+            sentence: 0,
+            text: "Hi.".into(),
+            error: error.clone(),
+            rest: Rest::Silent,
+        };
+        let voiced = Voiced {
+            turn: TurnId::now(),
+            piece: failed,
+        };
+        session.send(voiced).await.unwrap();
+        let ended = async { while session.send(lifeline()).await.is_ok() {} };
+        timeout(DEADLINE, ended).await.expect("the session's end");
+
+        hand_over(&session, lifeline()).unwrap();
+
+        let told = pieces.recv().await.unwrap().unwrap_err();
+        assert_eq!(told, EngineError::Upstream(error));
+        assert_eq!(pieces.recv().await, None);
     }
 }
