@@ -154,8 +154,22 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The whole address of a path: what is asked often need not be parsed each time.
+    pub(super) fn url(&self, path: &str) -> Result<Url, EndpointError> {
+        let url = format!("{}{path}", self.base_url);
+        Url::parse(&url).map_err(|error| EndpointError::BaseUrl {
+            reason: error.to_string(),
+            url,
+        })
+    }
+
     pub(super) fn post(&self, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.base_url);
+        self.client.post(url).headers(self.headers.clone())
+    }
+
+    /// The same, to an address of [`Self::url`].
+    pub(super) fn post_to(&self, url: Url) -> RequestBuilder {
         self.client.post(url).headers(self.headers.clone())
     }
 

@@ -24,8 +24,9 @@ pub(super) const BUSY: Duration = Duration::from_secs(1);
 
 /// Each step leads from the version of its index to the next one.
 ///
-/// `entries` is one b-tree keyed by conversation and sequence in one integer: a row up to a page's
-/// size stays in its page, which a table without rowid would move to overflow pages from 1 kB on.
+/// `entries` stands in the order of time: what a batch appends, to whatever conversations, shares
+/// pages. Kept by conversation, each append would touch a page of its own, and split one often. A
+/// conversation is found through `entries_pos`, some hundreds of entries of which fit one page.
 /// Turn ids are time-ordered, so `entries_turn` grows at its right edge. `open_turns` holds the
 /// turns that are owed an end: recovery reads it, and not the history. `partials` holds the text of
 /// replies under way, see its module. The catalogue is found by owner and companion,
@@ -96,6 +97,26 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE mirror_progress ADD COLUMN intended_at INTEGER;
     ALTER TABLE mirror_progress ADD COLUMN look_at INTEGER;
     ALTER TABLE mirror_progress ADD COLUMN look_step INTEGER;
+",
+    "
+    ALTER TABLE entries RENAME TO entries_by_conversation;
+    CREATE TABLE entries (
+        num     INTEGER PRIMARY KEY,
+        pos     INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        kind    INTEGER NOT NULL,
+        turn    BLOB,
+        attempt INTEGER NOT NULL,
+        head    BLOB NOT NULL,
+        lengths BLOB,
+        body    BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO entries (pos, version, kind, turn, attempt, head, lengths, body)
+        SELECT pos, version, kind, turn, attempt, head, lengths, body
+        FROM entries_by_conversation ORDER BY pos;
+    DROP TABLE entries_by_conversation;
+    CREATE UNIQUE INDEX entries_pos ON entries (pos);
+    CREATE UNIQUE INDEX entries_turn ON entries (turn, kind, attempt) WHERE turn IS NOT NULL;
 ",
 ];
 
@@ -189,6 +210,8 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::params;
+
     use super::*;
 
     #[test]
@@ -197,6 +220,57 @@ mod tests {
             assert_eq!(at_position(position(num, seq)), (num, seq));
         }
         assert!(position(1, SEQ_MAX) < position(2, 0));
+    }
+
+    #[test]
+    fn a_log_whose_entries_stood_by_conversation_keeps_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.sqlite");
+        let connection = Connection::open(&path).unwrap();
+        let before = MIGRATIONS.len() - 1;
+        for step in &MIGRATIONS[..before] {
+            connection.execute_batch(step).unwrap();
+        }
+        connection
+            .pragma_update(None, "user_version", i64::try_from(before).unwrap())
+            .unwrap();
+        for (num, seq, turn) in [(2, 1, Some("b")), (1, 2, Some("a")), (1, 1, None)] {
+            connection
+                .execute(
+                    "INSERT INTO entries (pos, version, kind, turn, attempt, head, lengths, body)
+                     VALUES (?1, 4, 3, ?2, 7, ?3, NULL, x'00ff')",
+                    params![
+                        position(num, seq),
+                        turn.map(str::as_bytes),
+                        [num.to_le_bytes(), seq.to_le_bytes().map(|byte| byte ^ 3)].concat()
+                    ],
+                )
+                .unwrap();
+        }
+        let rows = |connection: &Connection| -> Vec<String> {
+            let mut statement = connection
+                .prepare(
+                    "SELECT quote(pos) || quote(version) || quote(kind) || quote(turn)
+                        || quote(attempt) || quote(head) || quote(lengths) || quote(body)
+                     FROM entries ORDER BY pos",
+                )
+                .unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.collect::<rusqlite::Result<_>>().unwrap()
+        };
+        let kept = rows(&connection);
+        drop(connection);
+
+        let connection = open_writer(&path, None).unwrap();
+
+        assert_eq!(rows(&connection), kept);
+        assert_eq!(kept.len(), 3);
+        let again = "INSERT INTO entries (pos, version, kind, turn, attempt, head, body)
+                     SELECT pos + ?1, version, kind, turn, attempt, head, body FROM entries WHERE pos = ?2";
+        for (further, what) in [(0, "a position"), (1, "a turn")] {
+            let twice = connection.execute(again, params![further, position(1, 2)]);
+            assert!(twice.is_err(), "{what}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) async fn call(
 ) -> Result<Called, Gone> {
     let request = endpoint
         .http
-        .post("/chat/completions")
+        .post_to(endpoint.completions.clone())
         .header(ACCEPT, HeaderValue::from_static("text/event-stream"))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .body(body);

@@ -8,6 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 use memchr::memchr;
 use serde_json::value::RawValue;
 
+use self::alike::Alike;
 use super::{
     failure,
     raw::{object, parse_raw, raw_json, seconds, string},
@@ -18,10 +19,13 @@ use crate::{
     provider::{Delta, RawJson, ReplyHead, UpstreamError, text::push_canonical},
 };
 
+mod alike;
+
 /// Reads the chunks of one reply, in order.
 #[derive(Debug)]
 pub struct ChunkReader {
     head: Head,
+    alike: Alike,
     usage: Option<RawJson>,
     is_finished: bool,
     /// Bytes that the reply may still grow by.
@@ -46,6 +50,7 @@ impl ChunkReader {
     pub fn new(reply_bytes_max: usize) -> Self {
         Self {
             head: Head::default(),
+            alike: Alike::default(),
             usage: None,
             is_finished: false,
             left: reply_bytes_max,
@@ -64,6 +69,11 @@ impl ChunkReader {
     /// [`UpstreamErrorKind::Failed`](crate::provider::UpstreamErrorKind::Failed) for a payload that
     /// is no chunk at all: to skip it would leave a hole in the reply that nobody sees.
     pub fn read(&mut self, payload: &[u8], deltas: &mut Vec<Delta>) -> Result<(), UpstreamError> {
+        if let Some(text) = self.alike.text(payload) {
+            self.push_text(Kind::Text, text, deltas);
+            return Ok(());
+        }
+        self.alike.forget();
         // Checked at once where it is well-formed, which is always.
         let payload = match str::from_utf8(payload) {
             Ok(text) => Cow::Borrowed(text),
@@ -74,6 +84,7 @@ impl ChunkReader {
         }
         let chunk: Chunk<'_> = serde_json::from_str(&payload)
             .map_err(|_| failure::failed("sent a malformed chunk of the reply"))?;
+        self.alike.learn(&payload, chunk.lone_text());
         let Chunk { error, usage, .. } = chunk;
         let has_choices = chunk.choices.is_some();
         if has_choices || (error.is_none() && chunk.message.is_none() && chunk.detail.is_none()) {
@@ -179,11 +190,11 @@ impl ChunkReader {
         let is_text = |raw: &&RawValue| raw.get().starts_with('"') && raw.get() != "\"\"";
         let reasoning = delta.reasoning.filter(is_text);
         if let Some(raw) = reasoning.or(delta.reasoning_content.filter(is_text)) {
-            self.push_text(Kind::Reasoning, raw.get(), deltas);
+            self.push_text(Kind::Reasoning, inside(raw), deltas);
         }
         match delta.content {
             Some(raw) if raw.get().starts_with('[') => self.push_parts(raw.get(), deltas),
-            Some(raw) if is_text(&raw) => self.push_text(Kind::Text, raw.get(), deltas),
+            Some(raw) if is_text(&raw) => self.push_text(Kind::Text, inside(raw), deltas),
             _ => {}
         }
         if let Some(raw) = delta.tool_calls
@@ -205,15 +216,12 @@ impl ChunkReader {
         let parts: Vec<ContentPart<'_>> = serde_json::from_str(raw).unwrap_or_default();
         for text in parts.iter().filter_map(|part| part.text) {
             if text.get().starts_with('"') {
-                self.push_text(Kind::Text, text.get(), deltas);
+                self.push_text(Kind::Text, inside(text), deltas);
             }
         }
     }
 
-    fn push_text(&mut self, kind: Kind, quoted: &str, deltas: &mut Vec<Delta>) {
-        let inside = quoted
-            .get(1..quoted.len().saturating_sub(1))
-            .unwrap_or_default();
+    fn push_text(&mut self, kind: Kind, inside: &str, deltas: &mut Vec<Delta>) {
         let mut respelled = JsonText::default();
         let escaped = if memchr(b'\\', inside.as_bytes()).is_none() {
             // Without a backslash any spelling is the canonical one.
@@ -261,6 +269,14 @@ impl ChunkReader {
             deltas.push(Delta::Finish { reason, native });
         }
     }
+}
+
+/// What stands between the quotes of a string.
+fn inside(string: &RawValue) -> &str {
+    let quoted = string.get();
+    quoted
+        .get(1..quoted.len().saturating_sub(1))
+        .unwrap_or_default()
 }
 
 #[derive(Clone, Copy)]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderName};
+use reqwest::{
+    Url,
+    header::{AUTHORIZATION, HeaderName},
+};
 use secrecy::SecretString;
 
 use crate::provider::{
@@ -72,6 +75,8 @@ pub enum OpenRouterConfigError {
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     pub(super) http: endpoint::Endpoint,
+    /// Where replies are asked for.
+    pub(super) completions: Url,
     pub(super) deadlines: Deadlines,
     pub(super) reply_bytes_max: usize,
     pub(super) retry: RetryPolicy,
@@ -110,6 +115,7 @@ impl Endpoint {
             )?
             .with_header(HeaderName::from_static("x-title"), "title", title)?;
         Ok(Self {
+            completions: http.url("/chat/completions")?,
             http,
             deadlines: config.deadlines,
             reply_bytes_max: config.reply_bytes_max,
@@ -143,7 +149,11 @@ mod tests {
     #[test]
     fn a_good_configuration_gives_good_requests() {
         let endpoint = Endpoint::new(&config()).unwrap();
-        let request = endpoint.http.post("/chat/completions").build().unwrap();
+        let request = endpoint
+            .http
+            .post_to(endpoint.completions.clone())
+            .build()
+            .unwrap();
         assert_eq!(
             request.url().as_str(),
             "https://openrouter.ai/api/v1/chat/completions"

@@ -35,6 +35,37 @@ pub(super) struct Chunk<'a> {
     pub(super) detail: Option<&'a RawValue>,
 }
 
+impl<'a> Chunk<'a> {
+    /// The text of a chunk that, but for its head, has nothing else to tell: a string.
+    pub(super) fn lone_text(&self) -> Option<&'a RawValue> {
+        let Self {
+            choices: Some(Choices(Some(choice))),
+            usage: None,
+            error: None,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let Choice {
+            delta: Some(delta),
+            finish_reason: None,
+            error: None,
+            ..
+        } = choice
+        else {
+            return None;
+        };
+        let is_lone = delta.reasoning.is_none()
+            && delta.reasoning_content.is_none()
+            && delta.tool_calls.is_none()
+            && delta.other.is_empty();
+        delta
+            .content
+            .filter(|text| is_lone && text.get().starts_with('"'))
+    }
+}
+
 /// The first choice, if any: we never ask for more than one.
 #[derive(Debug)]
 pub(super) struct Choices<'a>(pub(super) Option<Choice<'a>>);

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::provider::UpstreamErrorKind;
 
@@ -228,4 +230,124 @@ fn a_reply_is_cut_at_its_largest_size() {
         )
         .unwrap();
     assert!(reader.is_full());
+}
+
+#[test]
+fn a_chunk_like_the_last_one_is_known_by_what_stands_around_its_text() {
+    let chunk = |text: &str, rest: &str| {
+        format!(r#"{{"id":"a","choices":[{{"delta":{{"content":"{text}"}}{rest}}}]}}"#)
+    };
+    let mut reader = ChunkReader::new(1 << 20);
+    let mut read = |payload: &str| {
+        reader.read(payload.as_bytes(), &mut Vec::new()).unwrap();
+        let known = |payload: &str| reader.alike.text(payload.as_bytes()).map(str::to_owned);
+        [
+            " you",
+            "",
+            "\\n\\u00e9",
+            "a\"",
+            "\n",
+            "\\x",
+            "\\u00g0",
+            "\\",
+        ]
+        .map(|text| known(&chunk(text, "")))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let mut plain = [const { None }; 8];
+    plain[..3].clone_from_slice(&[some(" you"), some(""), some("\\n\\u00e9")]);
+    assert_eq!(read(&chunk("Hello", "")), plain);
+    // One that was known so is no reason to forget what is known.
+    assert_eq!(read(&chunk("again", "")), plain);
+    assert_eq!(read(&chunk("a\\n", "")), plain);
+    let nothing = [const { None }; 8];
+    assert_eq!(read(&chunk("Hello", r#","logprobs":1"#)), nothing);
+    for rest in [
+        r#","finish_reason":"stop""#,
+        r#","x":0}],"usage":{"y":1},"z":[{"#,
+    ] {
+        assert_eq!(read(&chunk("Hello", "")), plain);
+        let known = read(&chunk("Hello", rest));
+        assert_eq!(known, nothing, "{rest}");
+    }
+}
+
+/// What stands before and behind the text, or whatever is in its place.
+const AROUND: [(&str, &str); 9] = [
+    (r#"{"id":"a","choices":[{"delta":{"content":"#, "}}]}"),
+    (
+        r#"{"id":"b","model":"m","choices":[{"delta":{"content":"#,
+        "}}]}",
+    ),
+    (
+        r#"{"id":"a","choices":[{"delta":{"content":"#,
+        r#","reasoning":null},"finish_reason":null}],"usage":null}"#,
+    ),
+    (
+        r#"{"id":"a","choices":[{"delta":{"content":"#,
+        r#","refusal":"no"}}]}"#,
+    ),
+    (
+        r#"{"id":"a","choices":[{"delta":{"content":"x","content":"#,
+        "}}]}",
+    ),
+    (
+        r#"{"id":"a","choices":[{"delta":{"content":"#,
+        r#"}}],"usage":{"cost":1}}"#,
+    ),
+    (
+        r#"{"id":"a","choices":[{"delta":{"content":"#,
+        r#"},"finish_reason":"stop"}]}"#,
+    ),
+    (
+        r#"{"choices":[{"delta":{"reasoning":"r","content":"#,
+        "}}]}",
+    ),
+    (
+        r#"{"choices":[{"delta":{"content":"#,
+        r#"}}],"error":{"code":500}}"#,
+    ),
+];
+
+prop_compose! {
+    fn payload()(
+        around in prop_oneof![3 => Just(0), 2 => 0..AROUND.len()],
+        text in prop_oneof![
+            3 => any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+            3 => "[ -~]{0,6}".prop_map(|inside| format!("\"{inside}\"")),
+            3 => "a?\\\\[\"\\\\/bfnrtux][0-9a-g]{0,5}".prop_map(|inside| format!("\"{inside}\"")),
+            1 => prop::sample::select(vec!["null", "\"\"", "7", "[{\"text\":\"t\"}]", "\"\n\""])
+                .prop_map(str::to_owned),
+        ],
+        broken in prop::option::weighted(0.1, any::<(u8, prop::sample::Index)>()),
+    ) -> Vec<u8> {
+        let (before, behind) = AROUND[around];
+        let mut payload = format!("{before}{text}{behind}").into_bytes();
+        if let Some((byte, at)) = broken {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        payload
+    }
+}
+
+proptest! {
+    #[test]
+    fn chunks_that_are_alike_read_as_if_each_came_alone(
+        payloads in prop::collection::vec(payload(), 1..12),
+        reply_bytes_max in prop_oneof![Just(1 << 20), 0_usize..40],
+    ) {
+        let [mut reader, mut parser] = [0, 0].map(|_| ChunkReader::new(reply_bytes_max));
+        let [mut read, mut parsed] = [Vec::new(), Vec::new()];
+        for payload in &payloads {
+            let outcome = reader.read(payload, &mut read);
+            parser.alike.forget();
+            prop_assert_eq!(outcome, parser.read(payload, &mut parsed));
+            prop_assert_eq!(&read, &parsed);
+            prop_assert_eq!(reader.is_full(), parser.is_full());
+        }
+        reader.take_usage(&mut read);
+        parser.take_usage(&mut parsed);
+        prop_assert_eq!(read, parsed);
+    }
 }
