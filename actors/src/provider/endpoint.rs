@@ -8,7 +8,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, RequestBuilder, Response, Url,
+    Client, IntoUrl, RequestBuilder, Response, Url,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -164,12 +164,11 @@ impl Endpoint {
     }
 
     pub(super) fn post(&self, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.base_url);
-        self.client.post(url).headers(self.headers.clone())
+        self.post_to(format!("{}{path}", self.base_url))
     }
 
-    /// The same, to an address of [`Self::url`].
-    pub(super) fn post_to(&self, url: Url) -> RequestBuilder {
+    /// The same, to a whole address, as [`Self::url`] gives them.
+    pub(super) fn post_to(&self, url: impl IntoUrl) -> RequestBuilder {
         self.client.post(url).headers(self.headers.clone())
     }
 

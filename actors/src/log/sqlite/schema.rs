@@ -214,6 +214,9 @@ mod tests {
 
     use super::*;
 
+    /// The last version whose entries stood by conversation.
+    const BY_CONVERSATION: u8 = 2;
+
     #[test]
     fn positions_keep_conversations_apart() {
         for (num, seq) in [(1, 0), (1, SEQ_MAX), (2, 1), (1 << 34, 7)] {
@@ -227,12 +230,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.sqlite");
         let connection = Connection::open(&path).unwrap();
-        let before = MIGRATIONS.len() - 1;
-        for step in &MIGRATIONS[..before] {
+        for step in &MIGRATIONS[..usize::from(BY_CONVERSATION)] {
             connection.execute_batch(step).unwrap();
         }
         connection
-            .pragma_update(None, "user_version", i64::try_from(before).unwrap())
+            .pragma_update(None, "user_version", BY_CONVERSATION)
             .unwrap();
         for (num, seq, turn) in [(2, 1, Some("b")), (1, 2, Some("a")), (1, 1, None)] {
             connection
@@ -266,10 +268,12 @@ mod tests {
         assert_eq!(rows(&connection), kept);
         assert_eq!(kept.len(), 3);
         let again = "INSERT INTO entries (pos, version, kind, turn, attempt, head, body)
-                     SELECT pos + ?1, version, kind, turn, attempt, head, body FROM entries WHERE pos = ?2";
-        for (further, what) in [(0, "a position"), (1, "a turn")] {
-            let twice = connection.execute(again, params![further, position(1, 2)]);
-            assert!(twice.is_err(), "{what}");
+                     SELECT pos + ?1, version, kind, turn, attempt + ?2, head, body FROM entries
+                     WHERE pos = ?3";
+        for (later, attempts, what) in [(0, 1, "entries.pos"), (1, 0, "entries.turn")] {
+            let twice = connection.execute(again, params![later, attempts, position(1, 2)]);
+            let refused = twice.unwrap_err().to_string();
+            assert!(refused.contains(what), "{refused}");
         }
     }
 
