@@ -127,8 +127,13 @@ fn window<'a>(
         tokens: 0,
     };
     for (index, turn) in history.iter().enumerate() {
-        window.cut_for(index, turn.received());
-        window.tokens += tokens(&turn.messages);
+        let whole = tokens(&turn.messages);
+        // What it received is told from its reply by the reply's id, which stands in its text: too
+        // dear to be read for each turn of a long history where even the whole turn has room.
+        if window.tokens + whole > window.room {
+            window.cut_for(index, turn.received());
+        }
+        window.tokens += whole;
     }
     window.cut_for(history.len(), new);
     &history[window.start..]
