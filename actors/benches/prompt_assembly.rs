@@ -65,10 +65,17 @@ fn prompt_assembly(criterion: &mut Criterion) {
         for messages in [10, 100, 1_000, 10_000] {
             let history = history(messages);
             let new = [message(Role::User, messages)];
-            let body = assemble(&parameters, &history, &new, tokens);
+            let body = assemble(&parameters, history.as_slice().into(), &new, tokens);
             group.throughput(Throughput::Bytes(body.json().len() as u64));
             group.bench_function(BenchmarkId::from_parameter(messages), |bencher| {
-                bencher.iter(|| assemble(black_box(&parameters), &history, &new, tokens));
+                bencher.iter(|| {
+                    assemble(
+                        black_box(&parameters),
+                        history.as_slice().into(),
+                        &new,
+                        tokens,
+                    )
+                });
             });
         }
         group.finish();

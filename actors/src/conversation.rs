@@ -541,9 +541,8 @@ impl Conversation {
         }
         let (interest, position) = match command.from {
             From::Now => {
-                let running = self.running.as_ref().map(|running| running.ordinal);
                 let position = Position {
-                    ordinal: running.unwrap_or_else(|| self.streams.end()),
+                    ordinal: self.first_untold(),
                     ..Position::default()
                 };
                 (Interest::All, position)

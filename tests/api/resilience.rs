@@ -74,7 +74,7 @@ impl Commits {
         self.change(|state| state.held = true);
     }
 
-    fn let_one_through(&self) {
+    pub fn let_one_through(&self) {
         self.change(|state| state.permits += 1);
     }
 

@@ -12,6 +12,7 @@ mod killed;
 mod one_order;
 mod resets;
 mod sockets;
+mod stopped;
 mod storms;
 mod streams;
 

@@ -10,8 +10,11 @@ use smallvec::SmallVec;
 mod branches;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use branches::{Branch, Heirs, Kind, NoPlace, Replacing};
+use turns::Turns;
+pub use turns::{History, Windowed};
 
 use super::message::{MalformedFragment, Role, StoredMessage};
 use crate::{
@@ -33,7 +36,7 @@ pub struct Document {
     user_id: Option<String>,
     character_id: Option<String>,
     /// Those of the document, and those that are to replace some of them and have no reply.
-    turns: Vec<TurnRecord>,
+    turns: Turns,
     /// Turns that have left the document.
     replaced: Vec<TurnRecord>,
     heirs: Arc<Heirs>,
@@ -178,7 +181,7 @@ impl Document {
             user_id: begun.user_id.clone(),
             character_id: begun.character_id.clone(),
             begun: begun.clone(),
-            turns: Vec::new(),
+            turns: Turns::default(),
             replaced: Vec::new(),
             heirs: Arc::default(),
             seq: seq.saturating_sub(1),
@@ -261,15 +264,14 @@ impl Document {
                     .last()
                     .is_none_or(|last| last.role() != Role::User)
             });
-        match self.turns.last_mut() {
-            Some(turn) if !begins && turn.state == TurnState::Imported => {
-                turn.messages.push(message);
-            }
-            Some(_) | None => {
-                let messages = SmallVec::from_iter([message]);
-                self.turns
-                    .push(TurnRecord::imported(messages, self.seq + 1));
-            }
+        let goes_on = |last: &TurnRecord| !begins && last.state == TurnState::Imported;
+        if self.turns.last().is_some_and(goes_on) {
+            let last = self.turns.changing(self.turns.len() - 1);
+            last[0].messages.push(message);
+        } else {
+            let messages = SmallVec::from_iter([message]);
+            let turn = TurnRecord::imported(messages, self.seq + 1);
+            self.turns.push(turn);
         }
     }
 
@@ -281,7 +283,7 @@ impl Document {
         );
         self.created_at = self.created_at.min(prepended.created_at);
         self.begun.unverified = false;
-        let ours = std::mem::take(&mut self.turns);
+        let ours = self.turns.split_off(0);
         for message in messages {
             self.import(message);
         }
@@ -304,10 +306,7 @@ impl Document {
         // It stays where it was accepted, and replaces nothing that was accepted after it. One that
         // has left the document runs to no effect.
         let record = self
-            .turns
-            .iter_mut()
-            .chain(&mut self.replaced)
-            .rfind(|record| record.turn == Some(turn))
+            .turn_mut(turn)
             .filter(|record| matches!(record.state, TurnState::Ended(_)))
             .ok_or(FoldError::NotOver { seq, turn })?;
         record.runs.push(seq);
@@ -377,11 +376,11 @@ impl Document {
             .iter()
             .rposition(|record| record.turn == Some(ended.turn))
             .filter(|position| self.turns[*position].is_open_at(ended.attempt))
-            .ok_or(not_open)?;
-        let record = &mut self.turns[position];
+            .ok_or(not_open.clone())?;
+        let record = self.turns.get_mut(position).ok_or(not_open)?;
         record.state = TurnState::Ended(Box::new(ended.clone()));
-        self.updated_at = self.updated_at.max(ended.at);
         let first = reply.filter(|_| record.reply().is_none());
+        self.updated_at = self.updated_at.max(ended.at);
         if let Some(reply) = first {
             self.bytes += reply.bytes();
             let id = self.turns[position].reply_id;
@@ -410,7 +409,8 @@ impl Document {
     fn hear(&mut self, heard: &Heard) {
         self.updated_at = self.updated_at.max(heard.at);
         let turn = Some(heard.turn);
-        let record = self.turns.iter_mut().rfind(|it| it.turn == turn);
+        let position = self.turns.iter().rposition(|it| it.turn == turn);
+        let record = position.and_then(|position| self.turns.get_mut(position));
         let Some(record) = record.filter(|it| it.reply_id == Some(heard.reply)) else {
             return;
         };
@@ -449,10 +449,14 @@ impl Document {
         } else {
             reply.at(time)
         };
-        self.turns[position].messages.push(reply);
+        let (own, followers) = match self.turns.changing(position) {
+            [own, followers @ ..] => (own, followers),
+            [] => return,
+        };
+        own.messages.push(reply);
         // Messages that waited behind this reply stand after it, so their time is later, too.
         let mut last = time;
-        for message in self.turns[position + 1..].iter_mut().flat_map(|later| {
+        for message in followers.iter_mut().flat_map(|later| {
             let own = later.branch.iter_mut().flat_map(|it| it.own.iter_mut());
             later.messages.iter_mut().chain(own)
         }) {
@@ -512,15 +516,37 @@ impl Document {
         &self.turns
     }
 
+    /// The history for the prompt of a turn: all before it, or all if it is not there yet.
+    #[must_use]
+    pub fn until(&self, turn: TurnId) -> History<'_> {
+        let position = match self.turns.may_hold(turn) {
+            true => self.turns.iter().rposition(|it| it.turn == Some(turn)),
+            false => None,
+        };
+        self.turns.until(position.unwrap_or(self.turns.len()))
+    }
+
     /// The turn of this id; it may have been replaced.
     #[must_use]
     pub fn turn(&self, turn: TurnId) -> Option<&TurnRecord> {
+        if !self.turns.may_hold(turn) {
+            return None;
+        }
         let replaced = self.replaced.iter().rev();
         self.turns
             .iter()
             .rev()
             .chain(replaced)
             .find(|record| record.turn == Some(turn))
+    }
+
+    fn turn_mut(&mut self, turn: TurnId) -> Option<&mut TurnRecord> {
+        let is_it = |record: &TurnRecord| record.turn == Some(turn);
+        if let Some(position) = self.replaced.iter().rposition(is_it) {
+            return self.replaced.get_mut(position);
+        }
+        let position = self.turns.iter().rposition(is_it)?;
+        self.turns.get_mut(position)
     }
 
     /// The newest turn that was accepted with a key of this scope, and is open or `kept`: told by
@@ -531,6 +557,9 @@ impl Document {
         key: &str,
         kept: impl Fn(Option<TurnId>, Timestamp) -> bool,
     ) -> Option<&TurnRecord> {
+        if !self.turns.may_hold_key(scope, key) {
+            return None;
+        }
         let replaced = self.replaced.iter().rev();
         self.turns.iter().rev().chain(replaced).find(|record| {
             record.key.as_ref().is_some_and(|known| {

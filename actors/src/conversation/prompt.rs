@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{
-    document::TurnRecord,
+    document::{History, TurnRecord, Windowed},
     message::{Draft, Role, StoredMessage, estimate_tokens},
 };
 use crate::{
@@ -32,12 +32,12 @@ pub struct Parameters {
 ///
 /// The history fits `context_tokens` less `max_tokens`, by estimate; the system prompt and the new
 /// messages always stay. Where it has no room it is cut from the oldest whole turn on, in large steps,
-/// so that prompts begin alike from turn to turn. Costs a look at each turn, and the bytes
-/// of the window.
+/// so that prompts begin alike from turn to turn. Costs a look at each turn that the history was not
+/// asked for before, and the bytes of the window.
 #[must_use]
 pub fn assemble(
     parameters: &Parameters,
-    history: &[TurnRecord],
+    history: History<'_>,
     new: &[StoredMessage],
     context_tokens: u32,
 ) -> ChatBody {
@@ -113,30 +113,38 @@ fn digits_of_max_tokens(parameters: &Parameters, start: usize) -> Option<std::op
 /// cuts are follows from the history alone: what was sent for each of its turns is gone through.
 fn window<'a>(
     parameters: &Parameters,
-    history: &'a [TurnRecord],
+    history: History<'a>,
     new: &[StoredMessage],
     context_tokens: u32,
 ) -> &'a [TurnRecord] {
     let fixed = u64::from(estimate_tokens(parameters.system.as_escaped()))
         + u64::from(parameters.max_tokens);
     let room = u64::from(context_tokens).saturating_sub(fixed);
-    let mut window = Window {
-        history,
+    let known = history.windowed(room).unwrap_or(Windowed {
         room,
+        turns: 0,
         start: 0,
         tokens: 0,
+    });
+    let turns = history.turns();
+    let mut window = Window {
+        history: turns,
+        room,
+        start: known.start,
+        tokens: known.tokens,
     };
-    for (index, turn) in history.iter().enumerate() {
-        let whole = tokens(&turn.messages);
-        // What it received is told from its reply by the reply's id, which stands in its text: too
-        // dear to be read for each turn of a long history where even the whole turn has room.
-        if window.tokens + whole > window.room {
-            window.cut_for(index, turn.received());
-        }
-        window.tokens += whole;
+    for (index, turn) in turns.iter().enumerate().skip(known.turns) {
+        window.cut_for(index, turn.received());
+        window.tokens += tokens(&turn.messages);
     }
-    window.cut_for(history.len(), new);
-    &history[window.start..]
+    history.remember(Windowed {
+        room,
+        turns: turns.len(),
+        start: window.start,
+        tokens: window.tokens,
+    });
+    window.cut_for(turns.len(), new);
+    &turns[window.start..]
 }
 
 fn tokens(messages: &[StoredMessage]) -> u64 {
@@ -298,7 +306,7 @@ mod tests {
         ])];
         let body = assemble(
             &parameters(10),
-            &history,
+            history.as_slice().into(),
             &[stored(Role::User, "three")],
             8_192,
         );
@@ -312,7 +320,7 @@ mod tests {
     #[test]
     fn the_same_request_can_be_made_of_another_model_and_go_on_with_a_reply() {
         let new = [stored(Role::User, "hi \"]}")];
-        let body = assemble(&parameters(100), &[], &new, 8_192);
+        let body = assemble(&parameters(100), [].as_slice().into(), &new, 8_192);
         let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
         let mut expected = value(body.json());
         assert_eq!(expected["max_tokens"], 100);
@@ -335,7 +343,7 @@ mod tests {
             .collect();
         let body = assemble(
             &parameters(100),
-            &history,
+            history.as_slice().into(),
             &[stored(Role::User, "now")],
             800,
         );
@@ -349,7 +357,7 @@ mod tests {
             turn(&[(Role::User, "older")]),
             turn(&[(Role::User, "unanswered")]),
         ];
-        let body = assemble(&parameters(1_000), &history, &[], 10);
+        let body = assemble(&parameters(1_000), history.as_slice().into(), &[], 10);
         assert_eq!(texts(&body), ["Be \"kind\".", "unanswered"]);
     }
 
@@ -385,10 +393,10 @@ mod tests {
             let mut free = room;
             for (index, turn) in history.iter().enumerate() {
                 let (told, asked) = (&history[..index], turn.received());
-                let kept = window(&parameters, told, asked, context_tokens);
+                let kept = window(&parameters, told.into(), asked, context_tokens);
                 let cost: u64 = kept.iter().map(|turn| tokens(&turn.messages)).sum();
                 prop_assert!(kept.is_empty() || cost + tokens(asked) <= room);
-                let body = assemble(&parameters, told, asked, context_tokens);
+                let body = assemble(&parameters, told.into(), asked, context_tokens);
                 let body = body.json().clone();
                 if index - kept.len() == start {
                     if index > 0 {

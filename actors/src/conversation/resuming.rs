@@ -203,10 +203,10 @@ impl Conversation {
         Lead::Lost(reset, has)
     }
 
-    /// The turn that runs; none does: the next one.
+    /// The turn that runs; none does: one that was stopped while it waited, and whose end is on its
+    /// way to the log; there is none: the next one.
     pub(super) fn first_untold(&self) -> u64 {
-        let running = self.running.as_ref().map(|running| running.ordinal);
-        running.unwrap_or_else(|| self.streams.end())
+        self.streams.first_open()
     }
 
     /// The entry with which the run of a turn that is kept for showing began; none if it is not

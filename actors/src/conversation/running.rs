@@ -12,7 +12,7 @@ use super::{
     Asked, Begun, Call, Conversation, Pending, Recovering, Running, Stage, Then, Waiting,
     command::{CancelTurn, Cancelled},
     context,
-    document::{Document, TurnState},
+    document::{Document, History, TurnRecord, TurnState},
     event::Outcome,
     interrupting::Hearing,
     message::{Content, Draft, Role, Stamp, StoredMessage},
@@ -190,14 +190,10 @@ impl Conversation {
             let (history, new) = document.before(at, own);
             return prompt::assemble(&next.parameters, history, &new, context_tokens);
         }
-        let turns = self.document().map(Document::turns).unwrap_or_default();
-        let logged = turns
-            .iter()
-            .rposition(|record| record.turn == Some(next.turn));
-        let (history, new) = match logged {
-            Some(position) => (&turns[..position], turns[position].received()),
-            None => (turns, next.messages.as_slice()),
-        };
+        let document = self.document();
+        let history = document.map_or(History::from([].as_slice()), |it| it.until(next.turn));
+        let logged = document.and_then(|it| it.turns().get(history.turns().len()));
+        let new = logged.map_or(next.messages.as_slice(), TurnRecord::received);
         prompt::assemble(&next.parameters, history, new, context_tokens)
     }
 

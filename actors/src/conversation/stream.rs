@@ -602,6 +602,13 @@ impl Streams {
         self.first + self.turns.len() as u64
     }
 
+    /// The ordinal of the first turn that has not ended; all have: that of the next one.
+    #[must_use]
+    pub fn first_open(&self) -> u64 {
+        let open = self.turns.iter().position(|stream| !stream.ended());
+        self.first + open.unwrap_or(self.turns.len()) as u64
+    }
+
     /// A turn by its ordinal.
     #[must_use]
     pub fn get(&self, ordinal: u64) -> Option<&TurnStream> {

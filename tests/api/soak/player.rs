@@ -46,6 +46,11 @@ pub struct Player {
     told: VecDeque<String>,
 }
 
+/// What a client was told that is kept for the report of a failure.
+const TOLD_MAX: usize = 20_000;
+/// Events told around one that is about the message in question.
+const AROUND: usize = 6;
+
 /// A client takes a breath between what it does.
 fn breath(random: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(random.u64(5..60))
@@ -122,7 +127,7 @@ impl Player {
             assert!(
                 Instant::now() < deadline,
                 "{who} does not come to rest: {lacking}\n{:#?}",
-                self.told
+                self.told_of(&lacking)
             );
             tokio::time::sleep(breath(&mut self.random)).await;
         }
@@ -147,15 +152,13 @@ impl Player {
     }
 
     fn lacks(&self, messages: &[Said]) -> Option<String> {
-        let lacking = messages.iter().find(|(id, text, _)| {
+        messages.iter().find_map(|(id, text, _)| {
             let known = self.picture.messages.iter().find(|known| known.1 == *id);
-            match known {
-                Some(known) => known.2 != *text,
-                // A message without text has nothing to be told.
-                None => !text.is_empty(),
-            }
-        });
-        lacking.map(|(id, text, _)| format!("{id} with {text:?}"))
+            // A message without text has nothing to be told.
+            let known = known.map(|known| known.2.as_str());
+            let lacks = known.unwrap_or_default() != text;
+            lacks.then(|| format!("{id} with {text:?}: it has {known:?}"))
+        })
     }
 
     pub fn assert_has(&self, messages: &[Said]) {
@@ -178,9 +181,29 @@ impl Player {
         }
     }
 
+    /// The last of what it was told of a message, and what came around it.
+    fn told_of(&self, lacking: &str) -> Vec<&String> {
+        let id = lacking.split('"').nth(1).unwrap_or_default();
+        let names = |told: &&String| told.contains(id);
+        let turn = self.told.iter().find(names).and_then(|told| {
+            let told: Value = serde_json::from_str(told).ok()?;
+            Some(told["turn_id"].as_str()?.to_owned())
+        });
+        let about = |told: &String| {
+            told.contains(id) || turn.as_ref().is_some_and(|turn| told.contains(turn))
+        };
+        let near = |index: usize| {
+            let around = index.saturating_sub(AROUND)..self.told.len().min(index + AROUND + 1);
+            self.told.range(around).any(about)
+        };
+        let told = self.told.iter().enumerate();
+        let told = told.filter(|(index, _)| near(*index));
+        told.map(|(_, told)| told).collect()
+    }
+
     fn take(&mut self, told: &Value) {
         self.told.push_back(told.to_string());
-        if self.told.len() > 40 {
+        if self.told.len() > TOLD_MAX {
             self.told.pop_front();
         }
         self.resets += u64::from(told["type"] == "reset");

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use super::{Document, TurnRecord, TurnState};
+use super::{Document, History, TurnRecord, TurnState};
 use crate::{
     conversation::message::{Role, StoredMessage},
     id::{MessageId, TurnId},
@@ -119,13 +119,13 @@ impl Document {
         &self,
         at: MessageId,
         own: &[StoredMessage],
-    ) -> (&[TurnRecord], SmallVec<[StoredMessage; 4]>) {
+    ) -> (History<'_>, SmallVec<[StoredMessage; 4]>) {
         let Ok(place) = self.place(at, kind_of(own)) else {
-            return (&self.turns, own.into());
+            return (self.turns.until(self.turns.len()), own.into());
         };
         let stays = &self.turns[place.turn].messages[..place.stays];
         let new = stays.iter().chain(own).cloned().collect();
-        (&self.turns[..place.turn], new)
+        (self.turns.until(place.turn), new)
     }
 
     /// What is to be told of a turn that replaces, as things are now.
@@ -298,11 +298,15 @@ impl Document {
         position: usize,
         reply: MessageId,
     ) -> (usize, Option<StoredMessage>) {
-        let Some(branch) = self.turns[position].branch.as_deref_mut() else {
+        if self.turns[position].branch.is_none() {
+            return (position, None);
+        }
+        let mut record = self.turns.remove(position);
+        let Some(branch) = record.branch.as_deref_mut() else {
+            self.turns.insert(position, record);
             return (position, None);
         };
         let (at, own) = (branch.at, std::mem::take(&mut branch.own));
-        let mut record = self.turns.remove(position);
         let Ok(place) = self.place(at, kind_of(&own)) else {
             // Never where the acceptance was checked: it stands where it was accepted, then.
             record.messages.extend(own);
@@ -351,7 +355,7 @@ impl Document {
         heir: MessageId,
     ) -> (SmallVec<[StoredMessage; 2]>, Option<StoredMessage>) {
         let end = end.max(place.turn + 1).min(self.turns.len());
-        let cut: Vec<TurnRecord> = self.turns.drain(place.turn..end).collect();
+        let cut = self.turns.drain(place.turn..end);
         let (mut stays, mut old) = (SmallVec::new(), None);
         let mut owed = Vec::new();
         let heirs = Arc::make_mut(&mut self.heirs);

@@ -1,6 +1,7 @@
 //! Any course of turns, regenerations and edits, against what must hold of every history.
 
 mod courses;
+mod prompts;
 mod telling;
 
 use std::collections::{HashMap, HashSet};
