@@ -6,6 +6,7 @@
 //! panic or of a log that gives no clear answer; the supervisor then starts another from the log.
 
 use std::{
+    cell::OnceCell,
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -88,7 +89,7 @@ pub(crate) struct Conversation {
     /// Commands that came while the history was being read.
     parked: VecDeque<Parked>,
     streams: Streams,
-    retold: Retold,
+    retold: OnceCell<Box<Retold>>,
     subscribers: Subscribers<Sink>,
     running: Option<Box<Running>>,
     waiting: VecDeque<Waiting>,
@@ -102,7 +103,8 @@ pub(crate) struct Conversation {
     claims: Vec<Claim>,
     /// Repeats of requests whose turn is on its way to the log.
     followers: Vec<Follower>,
-    deleting: Deleting,
+    /// The deletion that is under way.
+    deleting: Option<Box<Deleting>>,
     origin: Origin,
     elsewhere: Elsewhere,
     /// A document that was found after the conversation had begun.
@@ -142,7 +144,7 @@ enum History {
     },
     Here(Box<Document>),
     /// It could not be read.
-    Failed(EngineError),
+    Failed(Box<EngineError>),
 }
 
 /// Whether the turns that were found open have got their ends.
@@ -353,7 +355,7 @@ impl Conversation {
             history: History::Absent,
             parked: VecDeque::new(),
             streams: Streams::new(fastrand::u32(..)),
-            retold: Retold::default(),
+            retold: OnceCell::new(),
             subscribers: Subscribers::default(),
             running: None,
             waiting: VecDeque::new(),
@@ -363,7 +365,7 @@ impl Conversation {
             begun: Begun::No,
             claims: Vec::new(),
             followers: Vec::new(),
-            deleting: Deleting::default(),
+            deleting: None,
             recovering: Recovering::No,
             hearing: Hearing::No,
             uncounted: VoiceUsage::default(),
@@ -420,7 +422,7 @@ impl Conversation {
         // a log that refuses to write.
         let reads = matches!(command, Parked::Snapshot(..))
             && matches!(self.appending, Appending::Retrying(_));
-        let held = self.deleting.is_under_way()
+        let held = self.deleting.is_some()
             || (self.recovering == Recovering::Yes && !reads)
             || (command.replaces() && self.awaits_log())
             || (command.may_reopen() && self.taking_over == TakingOver::Yes)
@@ -432,7 +434,7 @@ impl Conversation {
             }
             History::None { .. } | History::Here(_) if !held => return Some(command),
             History::Failed(error) => {
-                command.refuse(error.clone());
+                command.refuse((**error).clone());
                 // The next command gets a fresh actor, which reads again.
                 self.retire(ctx);
             }
@@ -474,7 +476,7 @@ impl Conversation {
                     Folded::Over { seq } => History::None { seq },
                 }
             }
-            Err(error) => History::Failed(error),
+            Err(error) => History::Failed(Box::new(error)),
         };
         self.account();
         self.end_orphans(partials, ctx);
@@ -653,7 +655,7 @@ impl Conversation {
             || !self.waiting.is_empty()
             || !self.pending.is_empty()
             || !self.parked.is_empty()
-            || self.deleting.is_under_way()
+            || self.deleting.is_some()
             || matches!(self.elsewhere, Elsewhere::Awaited | Elsewhere::Importing)
             || self.found_late.is_some()
             || self.appending != Appending::No

@@ -56,7 +56,8 @@ struct WsSession {
     current: Option<Named>,
     character_id: Option<String>,
     user_id: Option<String>,
-    inbox: VecDeque<ClientMessage>,
+    /// Boxed, as it keeps room for some: most clients are quiet.
+    inbox: VecDeque<Box<ClientMessage>>,
     busy: Busy,
     /// Turns of this client whose events are to come, in order; the first has credit.
     own: VecDeque<Own>,
@@ -66,9 +67,9 @@ struct WsSession {
     /// Events of own turns there that came meanwhile: perhaps the watch will tell those turns.
     held: Vec<Deliver>,
     /// The reply that is being spoken, or was last.
-    speech: Option<speaking::SpeechUnderWay>,
+    speech: Option<Box<speaking::SpeechUnderWay>>,
     /// A piece of it that is not told while the client speaks.
-    held_piece: Option<speaking::HeldPiece>,
+    held_piece: Option<Box<speaking::HeldPiece>>,
     /// Replies that are being cut to what was heard of them: what was asked behind them waits.
     interrupting: usize,
     /// Whether the client says what it plays.
@@ -241,7 +242,7 @@ impl WsSession {
                 match message {
                     // Its audio comes right behind, whatever waits.
                     ClientMessage::AudioStart(start) => self.utterance_begins(*start, ctx),
-                    message => self.inbox.push_back(message),
+                    message => self.inbox.push_back(Box::new(message)),
                 }
                 self.next_message(ctx);
             }

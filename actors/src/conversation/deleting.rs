@@ -29,12 +29,6 @@ enum Logged {
     OnItsWay,
 }
 
-impl Deleting {
-    pub(super) fn is_under_way(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-}
-
 impl Conversation {
     pub(super) fn delete(&mut self, command: &Delete, reply: Reply<()>, ctx: &mut Context<Self>) {
         let exists = self.document().is_some() || self.begun == Begun::Yes;
@@ -43,7 +37,8 @@ impl Conversation {
             answer(reply, Err(EngineError::NotFound.into()));
             return;
         }
-        self.deleting.waiting.push(reply);
+        let deleting = self.deleting.get_or_insert_default();
+        deleting.waiting.push(reply);
         let stop = CancelTurn {
             caller: command.caller.clone(),
             turn: None,
@@ -60,7 +55,8 @@ impl Conversation {
             && self.waiting.is_empty()
             && self.pending.is_empty()
             && self.appending == super::Appending::No;
-        if !self.deleting.is_under_way() || self.deleting.logged == Logged::OnItsWay || !settled {
+        let deleting = self.deleting.as_ref();
+        if !settled || deleting.is_none_or(|it| it.logged == Logged::OnItsWay) {
             return;
         }
         if self.document().is_none() {
@@ -68,7 +64,9 @@ impl Conversation {
             self.end_deletion(&Err(EngineError::NotFound), ctx);
             return;
         }
-        self.deleting.logged = Logged::OnItsWay;
+        if let Some(deleting) = &mut self.deleting {
+            deleting.logged = Logged::OnItsWay;
+        }
         self.pending.push(Pending {
             head: EntryHead::Deleted(Deleted {
                 at: Timestamp::now(),
@@ -105,8 +103,8 @@ impl Conversation {
         outcome: &Result<(), EngineError>,
         ctx: &mut Context<Self>,
     ) {
-        let waiting = std::mem::take(&mut self.deleting).waiting;
-        for reply in waiting {
+        let deleting = self.deleting.take();
+        for reply in deleting.into_iter().flat_map(|it| it.waiting) {
             answer(reply, outcome.clone().map_err(Into::into));
         }
         self.carry_out_parked(ctx);

@@ -126,7 +126,8 @@ impl Conversation {
                 tracing::error!(conversation = %self.id, %error, "a stored document cannot be read");
                 if self.begun == Begun::No {
                     let reason = error.to_string();
-                    self.history = History::Failed(EngineError::Unreadable { reason });
+                    let error = EngineError::Unreadable { reason };
+                    self.history = History::Failed(Box::new(error));
                 }
                 self.elsewhere = Elsewhere::Settled;
             }
@@ -153,7 +154,7 @@ impl Conversation {
                     act.history = History::Here(document);
                 }
                 Ok(Folded::Over { seq }) => act.history = History::None { seq },
-                Err(error) => act.history = History::Failed(error),
+                Err(error) => act.history = History::Failed(Box::new(error)),
             }
             act.account();
             act.carry_out_parked(ctx);

@@ -9,7 +9,7 @@ use actix::Context;
 
 use super::{
     Conversation,
-    backlog::{Backlog, Telling},
+    backlog::{Backlog, Retold, Telling},
     command::{
         CaughtUp, Earlier, Listener, Manner, Reset, ResetReason, Resume, Resumed, Said, UnderWay,
     },
@@ -174,7 +174,7 @@ impl Conversation {
                 if let Some(began) = record.and_then(|it| it.earlier_run(run)) {
                     return earlier_run(cursor, began);
                 }
-                let told = record.and_then(|record| self.retold.tell(record, Telling::Whole));
+                let told = record.and_then(|record| self.retold().tell(record, Telling::Whole));
                 let Some(stream) = told else {
                     return Lead::Lost(Reset::new(ResetReason::UnknownTurn), None);
                 };
@@ -261,7 +261,7 @@ impl Conversation {
         behind.sort_by_key(|(began, _, _)| *began);
         let behind = behind
             .into_iter()
-            .filter_map(|(_, record, telling)| self.retold.tell(record, telling));
+            .filter_map(|(_, record, telling)| self.retold().tell(record, telling));
         let told = first.into_iter().chain(behind).collect();
         // What is kept and began before was seen.
         let seen = |ordinal: &u64| {
@@ -413,7 +413,7 @@ impl Conversation {
             Lead::Nowhere | Lead::Behind(..) | Lead::History(..) | Lead::Lost(..) => return None,
         };
         let record = self.document()?.turn(turn)?;
-        self.retold.tell(record, Telling::LastRun)?.last_event()
+        self.retold().tell(record, Telling::LastRun)?.last_event()
     }
 
     /// Messages of turns that are over, and of the one that runs; what waits comes as events.
@@ -505,6 +505,11 @@ impl Conversation {
             .min();
         let seq = untold.map_or(document.seq(), |began| began.saturating_sub(1));
         Cursor::behind_entry(document.incarnation(), seq)
+    }
+
+    /// The turns that are told again; few conversations ever have any.
+    pub(super) fn retold(&self) -> &Retold {
+        self.retold.get_or_init(Box::default)
     }
 
     /// The turns that run or wait.

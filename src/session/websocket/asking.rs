@@ -49,7 +49,7 @@ impl WsSession {
             let Some(message) = self.inbox.pop_front() else {
                 return;
             };
-            match message {
+            match *message {
                 // Carried out when they came.
                 ClientMessage::Ping
                 | ClientMessage::Played { .. }
@@ -168,7 +168,10 @@ impl WsSession {
     /// Whether the next message is carried out although many turns of this client are not over.
     fn may_go_on(&self) -> bool {
         self.own.len() < limits::OWN_TURNS_MAX
-            || matches!(self.inbox.front(), Some(ClientMessage::Cancel { .. }))
+            || matches!(
+                self.inbox.front().map(|message| &**message),
+                Some(ClientMessage::Cancel { .. })
+            )
     }
 
     /// Stops turns, when all that was asked before it is carried out.

@@ -273,14 +273,15 @@ impl WsSession {
         }
         // A reply may have begun to sound since it was said.
         self.barge_in(ctx);
-        self.inbox.push_back(ClientMessage::Message {
+        let message = ClientMessage::Message {
             conversation: Some(named),
             message: text,
             choice: said.choice,
             client_message_id: said.client_message_id,
             reasoning: said.reasoning,
             voice: said.voice,
-        });
+        };
+        self.inbox.push_back(Box::new(message));
         self.next_message(ctx);
     }
 }

@@ -163,7 +163,7 @@ impl WsSession {
             listener: ctx.address().recipient(),
             account: self.server.voice_account(Some(self.handle_of(named))),
         });
-        self.speech = Some(SpeechUnderWay {
+        let speech = SpeechUnderWay {
             number,
             turn,
             minted: turn,
@@ -177,7 +177,8 @@ impl WsSession {
             told: None,
             played: None,
             rest: Rest::Spoken,
-        });
+        };
+        self.speech = Some(Box::new(speech));
     }
 
     /// Gives the speaker the text of an own turn's event.
@@ -316,7 +317,7 @@ impl Handler<Voiced> for WsSession {
         }
         // Who speaks is not spoken to.
         let (told, wait) = oneshot::channel();
-        self.held_piece = Some(HeldPiece { piece: msg, told });
+        self.held_piece = Some(Box::new(HeldPiece { piece: msg, told }));
         Response::fut(async move {
             // Dropped where it is not told at all.
             let _told = wait.await;
@@ -330,7 +331,8 @@ impl WsSession {
         if self.is_listening() {
             return;
         }
-        if let Some(HeldPiece { piece, told }) = self.held_piece.take() {
+        if let Some(held) = self.held_piece.take() {
+            let HeldPiece { piece, told } = *held;
             self.tell_piece(&piece, ctx);
             let _gone = told.send(());
         }
@@ -340,7 +342,7 @@ impl WsSession {
         // The last that one was handed which is silenced may come when the next is there.
         let is_its =
             |it: &&mut SpeechUnderWay| it.minted == msg.turn && it.sounds == Sounds::Coming;
-        let Some(speech) = self.speech.as_mut().filter(is_its) else {
+        let Some(speech) = self.speech.as_deref_mut().filter(is_its) else {
             return;
         };
         let (spelled, turn, format) = (&speech.named.spelled, speech.turn, speech.format);

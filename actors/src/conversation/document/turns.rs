@@ -4,7 +4,7 @@
 use std::{
     cell::Cell,
     collections::HashSet,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher as _, Hash},
     ops::{Deref, Range},
 };
 
@@ -20,7 +20,6 @@ pub(super) struct Turns {
     /// Hashes of the ids and of the keys that any turn ever had here: most requests are new, and
     /// need not be looked for among all turns.
     seen: HashSet<u64>,
-    hasher: RandomState,
 }
 
 /// The turns up to one of them.
@@ -94,12 +93,12 @@ impl Turns {
 
     /// Whether a turn of this id is, or was, among them; seldom wrong, and never if it says no.
     pub(super) fn may_hold(&self, turn: TurnId) -> bool {
-        self.seen.contains(&self.hasher.hash_one(turn))
+        self.seen.contains(&self.hash_of(turn))
     }
 
     /// Whether a turn of this key is, or was, among them; seldom wrong, and never if it says no.
     pub(super) fn may_hold_key(&self, scope: &str, key: &str) -> bool {
-        self.seen.contains(&self.hasher.hash_one((scope, key)))
+        self.seen.contains(&self.hash_of((scope, key)))
     }
 
     pub(super) fn push(&mut self, record: TurnRecord) {
@@ -115,11 +114,11 @@ impl Turns {
     pub(super) fn insert(&mut self, index: usize, record: TurnRecord) {
         self.changes(index);
         if let Some(turn) = record.turn {
-            self.seen.insert(self.hasher.hash_one(turn));
+            self.seen.insert(self.hash_of(turn));
         }
         if let Some(key) = record.key.as_deref() {
             let key = (key.0.scope.as_str(), key.0.key.as_str());
-            self.seen.insert(self.hasher.hash_one(key));
+            self.seen.insert(self.hash_of(key));
         }
         self.records.insert(index, record);
     }
@@ -148,6 +147,10 @@ impl Turns {
     pub(super) fn changing(&mut self, index: usize) -> &mut [TurnRecord] {
         self.changes(index);
         self.records.get_mut(index..).unwrap_or_default()
+    }
+
+    fn hash_of(&self, known: impl Hash) -> u64 {
+        self.seen.hasher().hash_one(known)
     }
 
     fn changes(&mut self, index: usize) {
