@@ -45,6 +45,7 @@ use idol_actors::{
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     config::{self, AllowedOrigins, Config},
@@ -137,6 +138,7 @@ pub struct Application {
     mirrors: Mirrors,
     sockets: Arc<Sockets>,
     grace: Duration,
+    ping: Duration,
 }
 
 /// Connections that wait to be accepted: a storm of reconnecting clients finds room.
@@ -253,6 +255,7 @@ impl Application {
             mirrors,
             sockets,
             grace: config.server.shutdown_grace,
+            ping: config.server.ws_ping,
         })
     }
 
@@ -289,6 +292,9 @@ impl Application {
     /// Serves until `stop` resolves, then drains; or until the log dies.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<Ended> {
         let serving = tokio::task::spawn_local(self.running);
+        let sockets = self.sockets.clone();
+        let beat = async move { sockets.beat(self.ping).await };
+        let _beating = AbortOnDropHandle::new(tokio::task::spawn_local(beat));
         let ended = tokio::select! {
             () = stop => Ended::Stopped,
             () = watch_space(self.space.clone()) => Ended::Stopped,

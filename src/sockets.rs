@@ -1,36 +1,48 @@
-//! The open sockets and streams of events, so that each can be told when the server stops.
+//! The open sockets and streams of events, so that each can be told when the server stops, and the
+//! sockets when to look whether their peers are there: a timer for each would cost memory.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{Message, Recipient};
 use dashmap::DashMap;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-/// The server stops; clients may come back after a while.
+/// What all sockets are told.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct GoAway {
-    /// When to come back.
-    pub retry_after: Duration,
+pub enum Notice {
+    /// It is time for a ping.
+    Beat {
+        /// When this was said: a session that was frozen finds all of them at once.
+        at: Instant,
+    },
+    /// The server stops; clients may come back after a while.
+    GoAway {
+        /// When to come back.
+        retry_after: Duration,
+    },
 }
 
 /// The open sockets and streams of all workers.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    open: DashMap<u64, (Kind, Recipient<GoAway>)>,
+    open: DashMap<u64, (Kind, Recipient<Notice>)>,
     next: AtomicU64,
     sockets: Gauge,
     streams: Gauge,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Socket,
     Stream,
 }
+
+/// Sockets are told of a beat in so many groups, one after the other.
+const GROUPS: u32 = 16;
 
 /// The wait that clients are told, in seconds: spread, so that they don't all come back at once.
 const COME_BACK: std::ops::RangeInclusive<u64> = 1..=10;
@@ -55,16 +67,16 @@ impl Sockets {
     }
 
     /// Notes a socket.
-    pub fn add(&self, number: u64, socket: Recipient<GoAway>) {
+    pub fn add(&self, number: u64, socket: Recipient<Notice>) {
         self.insert(number, Kind::Socket, socket);
     }
 
     /// Notes a stream of events.
-    pub fn add_stream(&self, number: u64, stream: Recipient<GoAway>) {
+    pub fn add_stream(&self, number: u64, stream: Recipient<Notice>) {
         self.insert(number, Kind::Stream, stream);
     }
 
-    fn insert(&self, number: u64, kind: Kind, session: Recipient<GoAway>) {
+    fn insert(&self, number: u64, kind: Kind, session: Recipient<Notice>) {
         self.open.insert(number, (kind, session));
         self.gauge(kind).inc();
     }
@@ -95,12 +107,29 @@ impl Sockets {
         self.open.is_empty()
     }
 
+    /// Tells each socket once in `every` that it is time for a ping, for as long as it is polled.
+    pub async fn beat(&self, every: Duration) {
+        let mut beats = tokio::time::interval(every / GROUPS);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for group in (0..u64::from(GROUPS)).cycle() {
+            beats.tick().await;
+            let at = Instant::now();
+            for socket in &self.open {
+                let (kind, session) = &*socket;
+                let due = *kind == Kind::Socket && socket.key() % u64::from(GROUPS) == group;
+                if due && let Err(error) = session.try_send(Notice::Beat { at }) {
+                    tracing::trace!(%error, "a socket has no room for a beat");
+                }
+            }
+        }
+    }
+
     /// Tells every socket to go away.
     pub fn close_all(&self) {
         for socket in &self.open {
             let retry_after = Duration::from_secs(fastrand::u64(COME_BACK));
             let (_, session) = &*socket;
-            if let Err(error) = session.try_send(GoAway { retry_after }) {
+            if let Err(error) = session.try_send(Notice::GoAway { retry_after }) {
                 tracing::debug!(%error, "a socket is not told; its connection is closed");
             }
         }

@@ -26,7 +26,7 @@ use idol_actors::{
 use super::{Broken, CreditBook, Given, KEEP_ALIVE, SessionBody, Taken};
 use crate::{
     server::Server,
-    sockets::GoAway,
+    sockets::Notice,
     wire::{
         chat::Named,
         events,
@@ -347,11 +347,17 @@ impl Handler<Broken> for EventsSession {
     }
 }
 
-impl Handler<GoAway> for EventsSession {
+impl Handler<Notice> for EventsSession {
     type Result = ();
 
-    fn handle(&mut self, msg: GoAway, ctx: &mut Self::Context) {
-        self.going = Some(msg.retry_after);
-        self.go_when_all_is_told(ctx);
+    fn handle(&mut self, msg: Notice, ctx: &mut Self::Context) {
+        match msg {
+            // It keeps its connection alive by itself.
+            Notice::Beat { .. } => {}
+            Notice::GoAway { retry_after } => {
+                self.going = Some(retry_after);
+                self.go_when_all_is_told(ctx);
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ use super::{Broken, CreditBook, SessionBody, Taken};
 use crate::{
     error::ApiError,
     server::Server,
-    sockets::GoAway,
+    sockets::Notice,
     wire::{
         chat::Named,
         socket::{self, ClientMessage, Reasoning},
@@ -54,18 +54,15 @@ struct WsSession {
     next_attachment: u64,
     /// What `message` means where it names nothing.
     current: Option<Named>,
-    character_id: Option<String>,
-    user_id: Option<String>,
+    character_id: Option<Box<str>>,
+    user_id: Option<Box<str>>,
     /// Boxed, as it keeps room for some: most clients are quiet.
     inbox: VecDeque<Box<ClientMessage>>,
     busy: Busy,
     /// Turns of this client whose events are to come, in order; the first has credit.
     own: VecDeque<Own>,
     watched: Vec<Watched>,
-    /// A conversation that is being resumed.
-    resuming: Option<ConversationId>,
-    /// Events of own turns there that came meanwhile: perhaps the watch will tell those turns.
-    held: Vec<Deliver>,
+    resuming: Option<Box<Resuming>>,
     /// The reply that is being spoken, or was last.
     speech: Option<Box<speaking::SpeechUnderWay>>,
     /// A piece of it that is not told while the client speaks.
@@ -103,6 +100,13 @@ enum Reports {
 enum Added {
     No,
     Yes,
+}
+
+/// A conversation that is being resumed.
+struct Resuming {
+    conversation: ConversationId,
+    /// Events of own turns there that came meanwhile: perhaps the watch will tell those turns.
+    held: Vec<Deliver>,
 }
 
 /// A turn that this client asked for.
@@ -177,7 +181,6 @@ pub fn start(
         own: VecDeque::new(),
         watched: Vec::new(),
         resuming: None,
-        held: Vec::new(),
         speech: None,
         held_piece: None,
         interrupting: 0,
@@ -301,7 +304,6 @@ impl Actor for WsSession {
         self.server
             .sockets
             .add(self.number, ctx.address().recipient());
-        ctx.run_interval(self.server.ws_ping, Self::heartbeat);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -353,11 +355,18 @@ impl Handler<Broken> for WsSession {
     }
 }
 
-impl Handler<GoAway> for WsSession {
+impl Handler<Notice> for WsSession {
     type Result = ();
 
-    fn handle(&mut self, msg: GoAway, ctx: &mut Ctx) {
-        self.going = Some(msg.retry_after);
-        self.go_when_all_is_told(ctx);
+    fn handle(&mut self, msg: Notice, ctx: &mut Ctx) {
+        match msg {
+            Notice::Beat { at } if at.elapsed() < self.server.ws_ping => self.heartbeat(ctx),
+            // The client did not read, so that this froze; it reads again.
+            Notice::Beat { .. } => {}
+            Notice::GoAway { retry_after } => {
+                self.going = Some(retry_after);
+                self.go_when_all_is_told(ctx);
+            }
+        }
     }
 }

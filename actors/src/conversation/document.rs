@@ -20,7 +20,7 @@ use super::message::{MalformedFragment, Role, StoredMessage};
 use crate::{
     id::{MessageId, TurnId},
     log::entry::{
-        Begun, CANCELLED, Entry, EntryHead, Heard, IdempotencyKey, Owed, Prepended, TurnAccepted,
+        CANCELLED, Entry, EntryHead, Heard, IdempotencyKey, Owed, Prepended, TurnAccepted,
         TurnEnded, TurnReopened,
     },
     time::Timestamp,
@@ -30,7 +30,9 @@ use crate::{
 /// The history of one conversation, as far as it is in the log.
 #[derive(Debug, Clone)]
 pub struct Document {
-    begun: Begun,
+    incarnation: u64,
+    /// Whether a document of this id may be somewhere that could not be looked for.
+    unverified: bool,
     created_at: Timestamp,
     updated_at: Timestamp,
     user_id: Option<String>,
@@ -180,7 +182,8 @@ impl Document {
             updated_at: begun.imported_updated_at.unwrap_or(begun.at),
             user_id: begun.user_id.clone(),
             character_id: begun.character_id.clone(),
-            begun: begun.clone(),
+            incarnation: begun.incarnation,
+            unverified: begun.unverified,
             turns: Turns::default(),
             replaced: Vec::new(),
             heirs: Arc::default(),
@@ -282,7 +285,7 @@ impl Document {
             prepended.character_id.as_deref(),
         );
         self.created_at = self.created_at.min(prepended.created_at);
-        self.begun.unverified = false;
+        self.unverified = false;
         let ours = self.turns.split_off(0);
         for message in messages {
             self.import(message);
@@ -494,7 +497,7 @@ impl Document {
     /// This life of the id.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        self.begun.incarnation
+        self.incarnation
     }
 
     /// Bytes of all messages.
@@ -573,7 +576,7 @@ impl Document {
     /// Whether a document of this id may be somewhere that could not be looked for.
     #[must_use]
     pub fn began_unverified(&self) -> bool {
-        self.begun.unverified
+        self.unverified
     }
 
     /// A time for the next message: now, but after every message that stands before it.
@@ -604,7 +607,7 @@ impl Document {
             updated_at: self.updated_at,
             user_id: self.user_id.clone(),
             character_id: self.character_id.clone(),
-            incarnation: self.begun.incarnation,
+            incarnation: self.incarnation,
             seq: self.seq,
             messages: self
                 .turns

@@ -16,7 +16,7 @@ use idol_actors::{
     limits,
 };
 
-use super::{Broken, Busy, Ctx, Own, Via, Wanted, Watched, WsSession};
+use super::{Broken, Busy, Ctx, Own, Resuming, Via, Wanted, Watched, WsSession};
 use crate::{
     session::Given,
     wire::{
@@ -26,6 +26,10 @@ use crate::{
         socket::{self, ClientMessage, Reasoning, Refused, SpokenReply, Watch},
     },
 };
+
+fn owned(text: Option<&str>) -> Option<String> {
+    text.map(str::to_owned)
+}
 
 /// Most bytes of messages in one `history`.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
@@ -122,8 +126,10 @@ impl WsSession {
                     };
                     self.remember(&named, &choice);
                     let choice = PromptChoice {
-                        user_id: choice.user_id.or_else(|| self.user_id.clone()),
-                        character_id: choice.character_id.or_else(|| self.character_id.clone()),
+                        user_id: choice.user_id.or_else(|| owned(self.user_id.as_deref())),
+                        character_id: choice
+                            .character_id
+                            .or_else(|| owned(self.character_id.as_deref())),
                         ..choice
                     };
                     let saying = Saying {
@@ -227,8 +233,8 @@ impl WsSession {
             (&mut self.character_id, &choice.character_id),
             (&mut self.user_id, &choice.user_id),
         ] {
-            if given.is_some() {
-                known.clone_from(given);
+            if let Some(given) = given {
+                *known = Some(given.as_str().into());
             }
         }
     }
@@ -330,10 +336,13 @@ impl WsSession {
         let listener = self.listener(number, 0, ctx);
         self.book.borrow_mut().expect(number, Given::Nothing);
         let conversation = self.handle_of(&named);
-        self.resuming = Some(named.id.clone());
+        self.resuming = Some(Box::new(Resuming {
+            conversation: named.id.clone(),
+            held: Vec::new(),
+        }));
         let resume = async move { conversation.resume(command, listener).await };
         ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
-            act.resuming = None;
+            let held = act.resuming.take().map(|it| it.held);
             match resumed {
                 Ok(resumed) => {
                     act.leave_to_watch(&named, &resumed, ctx);
@@ -344,7 +353,7 @@ impl WsSession {
                     ctx.text(socket::turn_error(&named.spelled, None, &error));
                 }
             }
-            for held in std::mem::take(&mut act.held) {
+            for held in held.into_iter().flatten() {
                 act.deliver(&held, ctx);
             }
             act.ready(ctx);

@@ -91,10 +91,11 @@ impl WsSession {
             .find(|own| own.is_told_by(number, event));
         if let Some(own) = &own
             && own.via == Via::Attachment
-            && self.resuming.as_ref() == Some(&own.named.id)
+            && let Some(resuming) = &mut self.resuming
+            && resuming.conversation == own.named.id
         {
             // No more of them than there is credit for.
-            self.held.push(Deliver {
+            resuming.held.push(Deliver {
                 attachment: number,
                 event: msg.event.clone(),
             });

@@ -11,10 +11,13 @@ use idol_actors::{
 };
 use idol_router::application::Ended;
 use idol_simulator::{Script, sized_reply_text};
+use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    TURN, assert_silent, begun, content_of, course, message, raw::Raw, start, watching, with,
+    TURN, assert_silent, begun, content_of, course, message,
+    raw::{self, FIN, PING, PONG, Raw, frame},
+    start, watching, with,
 };
 use crate::helpers::{Setup, Socket, TestApp, until, within};
 
@@ -42,6 +45,48 @@ async fn a_peer_that_answers_no_ping_is_dropped_and_one_that_does_stays() {
     app.chat("c1", "the server is well").await;
     assert!(!alive.is_finished());
     alive.abort();
+}
+
+/// The next frame that is no ping; pings are answered. None at the end of the connection.
+async fn living(raw: &mut Raw, pings: &mut usize) -> Option<raw::Frame> {
+    loop {
+        let next = raw.next().await?;
+        if next.opcode != PING {
+            return Some(next);
+        }
+        *pings += 1;
+        raw.send(&frame(FIN | PONG, &next.payload)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_again_after_many_pings_is_not_taken_for_dead() {
+    let app = Setup::new().set("WS_PING_SECS", "1").start().await;
+    // More than the kernel takes for a client that does not read.
+    app.simulator.script(Script::from("tokens=256,size=65536"));
+    let mut slow = Raw::connect(app.address).await;
+    let start = json!({"type": "start_conversation", "character_id": "nova", "message": "hi"});
+    slow.send_text(&start.to_string()).await;
+
+    // Another one tells how many would have come.
+    let (mut other, mut pings) = (Raw::connect(app.address).await, 0);
+    while pings < 5 {
+        let ping = within("a ping", other.next()).await.unwrap();
+        assert_eq!(ping.opcode, PING);
+        other.send(&frame(FIN | PONG, &ping.payload)).await;
+        pings += 1;
+    }
+
+    let mut answered = 0;
+    loop {
+        let next = within("the rest", living(&mut slow, &mut answered)).await;
+        let next = next.expect("a connection that is not closed");
+        let told: serde_json::Value = serde_json::from_slice(&next.payload).unwrap();
+        if told["type"] == "response_complete" {
+            break;
+        }
+    }
+    app.chat("c1", "and the server is well").await;
 }
 
 /// Reads up to the close; the messages before it, and its code.

@@ -17,7 +17,10 @@ use crate::{
     id::ConversationId,
     importing,
     json_text::JsonText,
-    log::{Loaded, entry::INTERRUPTED},
+    log::{
+        Loaded,
+        entry::{Begun, INTERRUPTED},
+    },
     mirror::{Render as _, imported::ImportedDocument},
     rendering::DocumentRenderer,
 };
