@@ -2,7 +2,7 @@
 //! sockets when to look whether their peers are there: a timer for each would cost memory.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,13 +31,16 @@ pub enum Notice {
 pub struct Sockets {
     open: DashMap<u64, (Kind, Recipient<Notice>)>,
     next: AtomicU64,
+    /// The group that was told of a beat last: whoever comes now belongs to it, and is told when it
+    /// is its turn again.
+    group: AtomicU32,
     sockets: Gauge,
     streams: Gauge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Socket,
+    Socket { group: u32 },
     Stream,
 }
 
@@ -68,7 +71,8 @@ impl Sockets {
 
     /// Notes a socket.
     pub fn add(&self, number: u64, socket: Recipient<Notice>) {
-        self.insert(number, Kind::Socket, socket);
+        let group = self.group.load(Ordering::Relaxed);
+        self.insert(number, Kind::Socket { group }, socket);
     }
 
     /// Notes a stream of events.
@@ -83,7 +87,7 @@ impl Sockets {
 
     fn gauge(&self, kind: Kind) -> &Gauge {
         match kind {
-            Kind::Socket => &self.sockets,
+            Kind::Socket { .. } => &self.sockets,
             Kind::Stream => &self.streams,
         }
     }
@@ -107,20 +111,23 @@ impl Sockets {
         self.open.is_empty()
     }
 
-    /// Tells each socket once in `every` that it is time for a ping, for as long as it is polled.
+    /// Tells each socket once in `every` that it is time for a ping, for as long as it is polled; a
+    /// new one after about as long.
     pub async fn beat(&self, every: Duration) {
         let mut beats = tokio::time::interval(every / GROUPS);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for group in (0..u64::from(GROUPS)).cycle() {
+        for group in (0..GROUPS).cycle() {
             beats.tick().await;
             let at = Instant::now();
             for socket in &self.open {
                 let (kind, session) = &*socket;
-                let due = *kind == Kind::Socket && socket.key() % u64::from(GROUPS) == group;
-                if due && let Err(error) = session.try_send(Notice::Beat { at }) {
+                if *kind == (Kind::Socket { group })
+                    && let Err(error) = session.try_send(Notice::Beat { at })
+                {
                     tracing::trace!(%error, "a socket has no room for a beat");
                 }
             }
+            self.group.store(group, Ordering::Relaxed);
         }
     }
 
@@ -132,6 +139,55 @@ impl Sockets {
             if let Err(error) = session.try_send(Notice::GoAway { retry_after }) {
                 tracing::debug!(%error, "a socket is not told; its connection is closed");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::{Actor, Context, Handler};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    struct Session(mpsc::UnboundedSender<Notice>);
+
+    impl Actor for Session {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Notice> for Session {
+        type Result = ();
+
+        fn handle(&mut self, msg: Notice, _: &mut Self::Context) {
+            self.0.send(msg).unwrap();
+        }
+    }
+
+    #[actix::test]
+    async fn a_socket_is_told_of_a_beat_each_period_and_not_when_it_is_new() {
+        tokio::time::pause();
+        const EVERY: Duration = Duration::from_secs(16);
+        let sockets = Sockets::default();
+        let work = async {
+            for opened in 0..20_u64 {
+                // At any place in the period.
+                tokio::time::advance(EVERY / 7).await;
+                let (told, mut beats) = mpsc::unbounded_channel();
+                let begun = tokio::time::Instant::now();
+                sockets.add(opened, Session(told).start().recipient());
+                for period in 1..4 {
+                    assert!(matches!(beats.recv().await, Some(Notice::Beat { .. })));
+                    let passed = begun.elapsed();
+                    assert!(passed > EVERY * period - EVERY / 8, "{opened}: {passed:?}");
+                    assert!(passed < EVERY * period + EVERY / 8, "{opened}: {passed:?}");
+                }
+                sockets.remove(opened);
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = sockets.beat(EVERY) => panic!("it has ended"),
         }
     }
 }

@@ -80,7 +80,7 @@ impl From<Transport> for Ask {
 
 #[derive(Debug, Args)]
 pub(crate) struct Deployment {
-    /// The server, without a path; http alone
+    /// The server, without a path: http or https
     #[arg(long)]
     pub(crate) url: Url,
     #[arg(long, value_enum, default_value_t = Transport::Sse)]

@@ -7,6 +7,7 @@
 mod fan_out;
 mod field;
 mod http;
+mod peer;
 mod reply;
 mod sockets;
 mod stamps;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::{
     fan_out::Watched,
+    peer::{Peer, Security},
     streaming::Streamed,
     turn::Ask,
     turns::{Bound, Conversations, Expect, Progress, Turns, TurnsJob},

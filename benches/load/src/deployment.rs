@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     cli::Deployment,
-    client::{self, Ask, Bound, Conversations, Expect, Progress, Turns, TurnsJob},
+    client::{self, Ask, Bound, Conversations, Expect, Peer, Progress, Security, Turns, TurnsJob},
     error::{LoadError, within},
     model::Model,
     stats::Spread,
@@ -62,8 +62,15 @@ async fn show(bar: &ProgressBar, progress: &Progress) {
 
 async fn job(asked: &Deployment) -> Result<TurnsJob, LoadError> {
     let unusable = |why: &str| LoadError::Unusable(format!("{}: {why}", asked.url));
-    if asked.url.scheme() != "http" {
-        return Err(unusable("only http is spoken; load behind what ends TLS"));
+    let security = match asked.url.scheme() {
+        "http" => Security::None,
+        "https" => Security::Tls,
+        _ => return Err(unusable("http and https are spoken")),
+    };
+    if asked.url.path() != "/" {
+        return Err(unusable(
+            "a path is not taken: the server is asked at its root",
+        ));
     }
     let host = asked.url.host_str().ok_or_else(|| unusable("no host"))?;
     let port = asked.url.port_or_known_default().unwrap_or(80);
@@ -94,7 +101,9 @@ async fn job(asked: &Deployment) -> Result<TurnsJob, LoadError> {
         None => String::new(),
     };
     Ok(TurnsJob {
-        address,
+        peer: Peer::from(address)
+            .named(host, security)
+            .with_headers(headers),
         ask: Ask::from(asked.transport),
         clients: usize::try_from(asked.clients).unwrap_or(usize::MAX),
         model,
@@ -108,7 +117,6 @@ async fn job(asked: &Deployment) -> Result<TurnsJob, LoadError> {
         } else {
             Expect::Framing
         },
-        headers,
     })
 }
 

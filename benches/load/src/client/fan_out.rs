@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{
     AT_ONCE,
+    peer::Peer,
     reply::{Known, Reply},
     turn,
     websocket::{Socket, source},
@@ -33,7 +34,7 @@ pub(super) async fn run(
     let tokens = model.parse::<Model>()?.tokens;
     let watching: Vec<Socket> = stream::iter(0..watchers)
         .map(|number| async move {
-            let mut socket = Socket::open(address, source(number), "").await?;
+            let mut socket = Socket::open(&Peer::from(address).through(source(number))).await?;
             let start = json!({"type": "start_conversation", "character_id": "load",
                 "conversation_id": CONVERSATION, "watch": true});
             socket.send(start.to_string()).await?;
@@ -43,7 +44,7 @@ pub(super) async fn run(
         .buffer_unordered(AT_ONCE)
         .try_collect::<Vec<_>>()
         .await?;
-    let mut sender = Socket::open(address, None, "").await?;
+    let mut sender = Socket::open(&address.into()).await?;
     let message = json!({"type": "message", "message": "Tell us a story.", "model": model,
         "character_id": "load", "conversation_id": CONVERSATION});
     sender.send(message.to_string()).await?;

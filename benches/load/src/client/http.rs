@@ -1,15 +1,9 @@
 //! A connection of HTTP/1.1 that is kept.
 
-use std::{io, net::SocketAddr};
-
 use bytes::{Buf as _, BytesMut};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
-};
 
-use super::ANSWER_DEADLINE;
-use crate::error::{LoadError, within};
+use super::peer::{self, Peer, Wire};
+use crate::error::LoadError;
 
 const READ_BYTES: usize = 16 * 1024;
 
@@ -92,24 +86,18 @@ pub(super) struct Head {
 
 /// One connection, with what was read of it and not yet looked at.
 pub(super) struct Http {
-    stream: TcpStream,
+    wire: Wire,
     input: BytesMut,
-    host: String,
     /// Header lines that each request has.
     headers: String,
 }
 
 impl Http {
-    pub(super) async fn connect(
-        address: SocketAddr,
-        source: Option<SocketAddr>,
-        headers: &str,
-    ) -> Result<Self, LoadError> {
+    pub(super) async fn connect(peer: &Peer) -> Result<Self, LoadError> {
         Ok(Self {
-            stream: connect(address, source).await?,
+            wire: peer.connect().await?,
             input: BytesMut::with_capacity(READ_BYTES),
-            host: address.to_string(),
-            headers: headers.to_owned(),
+            headers: peer.head(),
         })
     }
 
@@ -120,12 +108,11 @@ impl Http {
         path: &str,
         body: &str,
     ) -> Result<Head, LoadError> {
-        let Self { host, headers, .. } = self;
-        let length = body.len();
+        let (headers, length) = (&self.headers, body.len());
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\n{headers}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        let sent = self.stream.write_all(request.as_bytes()).await;
+        let sent = peer::send(&mut self.wire, request.as_bytes()).await;
         sent.map_err(LoadError::io("a request"))?;
         loop {
             if let Some((head, length)) = parse(&self.input)? {
@@ -162,52 +149,8 @@ impl Http {
     }
 
     async fn read(&mut self) -> Result<(), LoadError> {
-        read(&mut self.stream, &mut self.input, READ_BYTES).await
+        peer::read(&mut self.wire, &mut self.input, READ_BYTES).await
     }
-}
-
-/// Reads what is there, at least a byte, within the deadline.
-pub(super) async fn read(
-    stream: &mut TcpStream,
-    input: &mut BytesMut,
-    room: usize,
-) -> Result<(), LoadError> {
-    input.reserve(room);
-    let read = within("an answer", ANSWER_DEADLINE, async {
-        stream
-            .read_buf(input)
-            .await
-            .map_err(LoadError::io("an answer"))
-    });
-    match read.await? {
-        0 => Err(LoadError::Ended("a connection".to_owned())),
-        _ => Ok(()),
-    }
-}
-
-/// Connects, from a source address of its own where many sockets would need too many ports.
-pub(super) async fn connect(
-    address: SocketAddr,
-    source: Option<SocketAddr>,
-) -> Result<TcpStream, LoadError> {
-    within("a connection", ANSWER_DEADLINE, async {
-        let connected = async {
-            let socket = match address {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
-            };
-            if let Some(source) = source {
-                socket.bind(source)?;
-            }
-            let stream = socket.connect(address).await?;
-            stream.set_nodelay(true)?;
-            io::Result::Ok(stream)
-        };
-        connected
-            .await
-            .map_err(LoadError::io(format!("connecting to {address}")))
-    })
-    .await
 }
 
 /// The head of an answer and its length, once all of it is there.

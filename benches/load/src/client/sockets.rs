@@ -6,7 +6,9 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use super::{
-    AT_ONCE, Greeting, say,
+    AT_ONCE, Greeting,
+    peer::Peer,
+    say,
     websocket::{Socket, source},
 };
 use crate::error::LoadError;
@@ -19,7 +21,7 @@ async fn open(
 ) -> Result<Vec<Socket>, LoadError> {
     stream::iter(0..sockets)
         .map(|number| async move {
-            let mut socket = Socket::open(address, source(number), "").await?;
+            let mut socket = Socket::open(&Peer::from(address).through(source(number))).await?;
             let started = json!({"type": "start_conversation", "character_id": "load",
                 "conversation_id": format!("idle-{number}")});
             socket.send(started.to_string()).await?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AT_ONCE,
+    peer::Peer,
     reply::Known,
     stamps::Seen,
     turn::{Ask, Client, Taken},
@@ -35,7 +36,10 @@ pub(super) async fn run(
 ) -> Result<Streamed, LoadError> {
     let model: Model = name.parse()?;
     let connected: Vec<Client> = stream::iter(0..clients)
-        .map(|number| Client::connect(address, source(number), ask, ""))
+        .map(|number| async move {
+            let peer = Peer::from(address).through(source(number));
+            Client::connect(&peer, ask).await
+        })
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;

@@ -1,6 +1,6 @@
 //! One turn of one client, over each of the ways there are to ask for it.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     field::Field,
     http::{Body, Http},
+    peer::Peer,
     reply::{Known, Reply},
     stamps::Seen,
     websocket::Socket,
@@ -99,15 +100,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(
-        address: SocketAddr,
-        source: Option<SocketAddr>,
-        ask: Ask,
-        headers: &str,
-    ) -> Result<Self, LoadError> {
+    pub(super) async fn connect(peer: &Peer, ask: Ask) -> Result<Self, LoadError> {
         let connection = match ask {
-            Ask::WebSocket => Connection::Socket(Socket::open(address, source, headers).await?),
-            _ => Connection::Http(Http::connect(address, source, headers).await?),
+            Ask::WebSocket => Connection::Socket(Socket::open(peer).await?),
+            _ => Connection::Http(Http::connect(peer).await?),
         };
         Ok(Self {
             ask,

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::{
+    peer::Peer,
     reply::Known,
     turn::{Ask, Client, Taken},
 };
@@ -47,16 +47,13 @@ pub(crate) enum Expect {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TurnsJob {
-    pub(crate) address: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) ask: Ask,
     pub(crate) clients: usize,
     pub(crate) model: Option<String>,
     pub(crate) bound: Bound,
     pub(crate) conversations: Conversations,
     pub(crate) expect: Expect,
-    /// Header lines of each request, each with its line break.
-    #[serde(default)]
-    pub(crate) headers: String,
 }
 
 /// What a run of turns came to.
@@ -150,9 +147,7 @@ async fn drive(
         let turn = async {
             let client = match &mut connected {
                 Some(client) => client,
-                none => {
-                    none.insert(Client::connect(job.address, None, job.ask, &job.headers).await?)
-                }
+                none => none.insert(Client::connect(&job.peer, job.ask).await?),
             };
             client
                 .turn(job.model.as_deref(), conversation.as_deref(), known)

@@ -22,7 +22,7 @@ pub(super) async fn run(
     conversations: usize,
 ) -> Result<Visited, LoadError> {
     let readers = (0..READERS).map(|reader| async move {
-        let mut http = Http::connect(address, None, "").await?;
+        let mut http = Http::connect(&address.into()).await?;
         let mut bytes = 0;
         for number in (reader..conversations).step_by(READERS) {
             let path = format!("/conversation/{prefix}{number}");
@@ -45,7 +45,7 @@ pub(super) async fn run(
 
 /// One answer, with its status.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), LoadError> {
-    let mut http = Http::connect(address, None, "").await?;
+    let mut http = Http::connect(&address.into()).await?;
     let head = http.ask("GET", path, "").await?;
     let status = head.status;
     let body = http.rest(head.body).await?;

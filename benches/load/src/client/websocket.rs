@@ -4,10 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use actix_http::ws::{Codec, Frame, Message};
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
-use tokio_util::codec::{Decoder as _, Encoder as _};
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::{
+    codec::{Decoder as _, Encoder as _},
+    either::Either,
+};
 
-use super::http;
+use super::{
+    http,
+    peer::{self, Peer, Wire},
+};
 use crate::error::LoadError;
 
 const READ_BYTES: usize = 4096;
@@ -18,7 +24,7 @@ const SOCKETS_PER_SOURCE: usize = 5_000;
 
 /// An open WebSocket.
 pub(super) struct Socket {
-    stream: TcpStream,
+    wire: Wire,
     input: BytesMut,
     codec: Codec,
 }
@@ -30,21 +36,18 @@ pub(super) fn source(number: usize) -> Option<SocketAddr> {
 }
 
 impl Socket {
-    /// Opens one at `/ws/chat`, with these header lines besides.
-    pub(super) async fn open(
-        address: SocketAddr,
-        source: Option<SocketAddr>,
-        headers: &str,
-    ) -> Result<Self, LoadError> {
-        let mut stream = http::connect(address, source).await?;
+    /// Opens one at `/ws/chat`.
+    pub(super) async fn open(peer: &Peer) -> Result<Self, LoadError> {
+        let mut wire = peer.connect().await?;
+        let headers = peer.head();
         let request = format!(
-            "GET /ws/chat HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\nconnection: Upgrade\r\n{headers}sec-websocket-version: 13\r\nsec-websocket-key: bG9hZCB0ZXN0IG9mIGlkb2w=\r\n\r\n"
+            "GET /ws/chat HTTP/1.1\r\n{headers}upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: bG9hZCB0ZXN0IG9mIGlkb2w=\r\n\r\n"
         );
-        let sent = stream.write_all(request.as_bytes()).await;
+        let sent = peer::send(&mut wire, request.as_bytes()).await;
         sent.map_err(LoadError::io("a handshake"))?;
         let mut input = BytesMut::new();
         let (head, length) = loop {
-            http::read(&mut stream, &mut input, 512).await?;
+            peer::read(&mut wire, &mut input, 512).await?;
             if let Some(parsed) = http::parse(&input)? {
                 break parsed;
             }
@@ -55,7 +58,7 @@ impl Socket {
         }
         input.advance(length);
         Ok(Self {
-            stream,
+            wire,
             input,
             codec: Codec::new().client_mode().max_size(MESSAGE_BYTES),
         })
@@ -69,7 +72,7 @@ impl Socket {
         let mut out = BytesMut::new();
         let encoded = self.codec.encode(message, &mut out);
         encoded.map_err(|error| LoadError::Protocol(error.to_string()))?;
-        let sent = self.stream.write_all(&out).await;
+        let sent = peer::send(&mut self.wire, &out).await;
         sent.map_err(LoadError::io("a message"))
     }
 
@@ -79,7 +82,7 @@ impl Socket {
             match self.decode()? {
                 Some(Frame::Text(text)) => return Ok(text),
                 Some(frame) => self.control(frame).await?,
-                None => http::read(&mut self.stream, &mut self.input, READ_BYTES).await?,
+                None => peer::read(&mut self.wire, &mut self.input, READ_BYTES).await?,
             }
         }
     }
@@ -90,9 +93,12 @@ impl Socket {
             match self.decode()? {
                 Some(frame) => self.control(frame).await?,
                 None => {
-                    let readable = self.stream.readable().await;
-                    readable.map_err(LoadError::io("an idle socket"))?;
-                    http::read(&mut self.stream, &mut self.input, 256).await?;
+                    // No room is kept for what does not come.
+                    if let Either::Left(stream) = &self.wire {
+                        let readable = stream.readable().await;
+                        readable.map_err(LoadError::io("an idle socket"))?;
+                    }
+                    peer::read(&mut self.wire, &mut self.input, 256).await?;
                 }
             }
         }
@@ -114,7 +120,7 @@ impl Socket {
     /// Takes leave, and does not wait for the answer.
     pub(super) async fn close(mut self) -> Result<(), LoadError> {
         self.write(Message::Close(None)).await?;
-        let ended = self.stream.shutdown().await;
+        let ended = self.wire.shutdown().await;
         ended.map_err(LoadError::io("closing a socket"))
     }
 }

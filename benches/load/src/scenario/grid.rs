@@ -107,7 +107,7 @@ async fn window(
     const SETTLE: Duration = Duration::from_millis(100);
     tokio::time::sleep(SETTLE).await;
     let job = Job::Turns(TurnsJob {
-        address: lane.service.address,
+        peer: lane.service.address.into(),
         ask: lane.ask,
         clients,
         model: Some(model.to_string()),
@@ -120,7 +120,6 @@ async fn window(
             turns => Conversations::Lasting(turns),
         },
         expect: Expect::ModelText,
-        headers: String::new(),
     });
     let before = lane.service.process.cpu()?;
     let turns: Turns = bench.run(&job).await?;

@@ -27,14 +27,13 @@ async fn turns(bench: &Bench, server: &Server, prefix: &str, count: u64) -> Resu
     };
     let done: Turns = bench
         .run(&Job::Turns(TurnsJob {
-            address: server.address(),
+            peer: server.address().into(),
             ask: Ask::Chat,
             clients: bench.scale.histories,
             model: Some(model.to_string()),
             bound: Bound::Count(count),
             conversations: Conversations::Named(prefix.to_owned()),
             expect: Expect::ModelText,
-            headers: String::new(),
         }))
         .await?;
     match done.first_failure {
