@@ -114,9 +114,11 @@ impl Sockets {
     /// Tells each socket once in `every` that it is time for a ping, for as long as it is polled; a
     /// new one after about as long.
     pub async fn beat(&self, every: Duration) {
-        let mut beats = tokio::time::interval(every / GROUPS);
+        let step = every / GROUPS;
+        let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + step, step);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for group in (0..GROUPS).cycle() {
+        // Those that are there already are of the first group.
+        for group in (0..GROUPS).cycle().skip(1) {
             beats.tick().await;
             let at = Instant::now();
             for socket in &self.open {
