@@ -74,8 +74,23 @@ impl Commits {
         self.change(|state| state.held = true);
     }
 
-    pub fn let_one_through(&self) {
+    fn let_one_through(&self) {
         self.change(|state| state.permits += 1);
+    }
+
+    /// Lets commits through one by one, until what was waited for has come: the text of a reply
+    /// under way may be committed before its end, or not.
+    pub async fn let_through_until(&self, what: &str, come: impl Fn() -> bool) {
+        until(what, async || {
+            let come = come();
+            self.change(|state| {
+                if !come && state.waiting > 0 && state.permits == 0 {
+                    state.permits = 1;
+                }
+            });
+            come.then_some(())
+        })
+        .await;
     }
 
     pub fn release(&self) {

@@ -42,12 +42,12 @@ async fn a_turn_that_was_stopped_before_it_was_in_the_log_is_told_to_whoever_com
     })
     .await;
     drop(socket);
-    commits.reached().await;
-    commits.let_one_through();
-    assert_eq!(answered(first).await.status(), 200);
-    watch
-        .reached(Failpoint::BeforeAppend, "c1", appends + 2)
+    commits
+        .let_through_until("the beginning of the second on its way", || {
+            watch.count(Failpoint::BeforeAppend, "c1") >= appends + 2
+        })
         .await;
+    assert_eq!(answered(first).await.status(), 200);
 
     let cursor = picture.cursor.clone().unwrap();
     let (mut socket, told) = resumed(&app, "c1", &[("cursor", &cursor)]).await;
