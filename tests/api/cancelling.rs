@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     helpers::{DEADLINE, Events, Setup, TestApp, prompt, refused, say, text_of, until},
-    resilience::{Commits, Watch},
+    resilience::{Commits, Watch, held},
 };
 
 async fn cancel(app: &TestApp, conversation: &str, body: Value) -> Value {
@@ -140,13 +140,7 @@ async fn what_cannot_be_stopped_is_refused_in_the_one_shape() {
 #[tokio::test]
 async fn a_turn_whose_end_is_on_its_way_to_the_log_ends_as_it_was() {
     let (commits, watch) = (Commits::default(), Watch::default());
-    let app = Setup::new()
-        .tuning(|tuning| {
-            tuning.log.before_commit = Some(commits.failpoint());
-            tuning.failpoints = Some(watch.failpoints());
-        })
-        .start()
-        .await;
+    let app = held(&commits, &watch).await;
     let gate = app.simulator.gate();
     app.simulator
         .script(Script::new().text("one two").hold_at(1, &gate));

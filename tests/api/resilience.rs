@@ -13,7 +13,7 @@ use idol_actors::{
 use idol_router::wire::chat::{ChatRequest, Defaults, Dialect, PromptChoice};
 use tokio::task::JoinHandle;
 
-use crate::helpers::{TestApp, until, within};
+use crate::helpers::{Setup, TestApp, until, within};
 
 mod appends;
 pub mod full_disk;
@@ -114,6 +114,15 @@ impl Drop for Commits {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+/// A server whose commits a test holds back, and whose failpoints it watches.
+pub async fn held(commits: &Commits, watch: &Watch) -> TestApp {
+    let tuned = Setup::new().tuning(|tuning| {
+        tuning.log.before_commit = Some(commits.failpoint());
+        tuning.failpoints = Some(watch.failpoints());
+    });
+    tuned.start().await
 }
 
 /// Counts the failpoints that conversations reach, and panics where a test wants it.

@@ -118,7 +118,9 @@ impl Conversation {
 
     /// What was heard of a reply is in the log: it is told so from now on.
     pub(super) fn tell_as_heard(&mut self, turn: TurnId) {
-        self.retold().forget(turn);
+        if let Some(retold) = self.retold.get() {
+            retold.forget(turn);
+        }
         let record = self.document().and_then(|it| it.turn(turn));
         let said = record.and_then(TurnRecord::reply).cloned();
         let stream = self.streams.find(turn);

@@ -508,7 +508,7 @@ impl Conversation {
     }
 
     /// The turns that are told again; few conversations ever have any.
-    pub(super) fn retold(&self) -> &Retold {
+    fn retold(&self) -> &Retold {
         self.retold.get_or_init(Box::default)
     }
 

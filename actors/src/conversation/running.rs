@@ -192,6 +192,7 @@ impl Conversation {
         }
         let document = self.document();
         let history = document.map_or(History::from([].as_slice()), |it| it.until(next.turn));
+        // Before its acceptance is synced, no turn is behind the history.
         let logged = document.and_then(|it| it.turns().get(history.turns().len()));
         let new = logged.map_or(next.messages.as_slice(), TurnRecord::received);
         prompt::assemble(&next.parameters, history, new, context_tokens)

@@ -6,20 +6,14 @@ use serde_json::{Value, json};
 
 use super::{assert_whole, resumed, sockets::watcher};
 use crate::{
-    helpers::{DEADLINE, Setup, say, until},
-    resilience::{Commits, Watch, answered, sent},
+    helpers::{DEADLINE, say, until},
+    resilience::{Commits, Watch, answered, held, sent},
 };
 
 #[tokio::test]
 async fn a_turn_that_was_stopped_before_it_was_in_the_log_is_told_to_whoever_comes_back() {
     let (commits, watch) = (Commits::default(), Watch::default());
-    let app = Setup::new()
-        .tuning(|tuning| {
-            tuning.log.before_commit = Some(commits.failpoint());
-            tuning.failpoints = Some(watch.failpoints());
-        })
-        .start()
-        .await;
+    let app = held(&commits, &watch).await;
     let (mut socket, mut picture) = watcher(&app, "c1").await;
     let gate = app.simulator.gate();
     app.simulator

@@ -298,15 +298,14 @@ impl Document {
         position: usize,
         reply: MessageId,
     ) -> (usize, Option<StoredMessage>) {
-        if self.turns[position].branch.is_none() {
-            return (position, None);
-        }
-        let mut record = self.turns.remove(position);
-        let Some(branch) = record.branch.as_deref_mut() else {
-            self.turns.insert(position, record);
+        let branch = self.turns[position].branch.as_deref();
+        let Some(at) = branch.map(|branch| branch.at) else {
             return (position, None);
         };
-        let (at, own) = (branch.at, std::mem::take(&mut branch.own));
+        let mut record = self.turns.remove(position);
+        let branch = record.branch.as_deref_mut();
+        let own = branch.map(|branch| std::mem::take(&mut branch.own));
+        let own = own.unwrap_or_default();
         let Ok(place) = self.place(at, kind_of(&own)) else {
             // Never where the acceptance was checked: it stands where it was accepted, then.
             record.messages.extend(own);
