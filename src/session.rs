@@ -23,9 +23,11 @@ use idol_actors::{
     limits::{CREDIT_BATCH, CREDIT_WINDOW},
 };
 
+pub mod ahead;
 pub mod events;
 pub mod hearing;
 pub mod http;
+mod pace;
 pub mod speech;
 pub mod sse;
 pub mod tts_stream;

@@ -21,6 +21,7 @@ use idol_actors::{
 
 use crate::{
     config::{Config, SpeechProvider},
+    session::ahead::AudioAhead,
     wire::voice::VoiceDefaults,
 };
 
@@ -34,6 +35,7 @@ pub struct VoiceParts {
     hearing: Option<(WhisperConfig, Arc<Protection>)>,
     defaults: Arc<VoiceDefaults>,
     audio_bytes_max: usize,
+    audio_ahead: AudioAhead,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub struct Voices {
     pub defaults: Arc<VoiceDefaults>,
     /// Largest upload in bytes.
     pub audio_bytes_max: usize,
+    /// Memory for audio that comes faster than it is taken.
+    pub audio_ahead: AudioAhead,
 }
 
 impl VoiceParts {
@@ -82,6 +86,7 @@ impl VoiceParts {
                 model_id: config.elevenlabs.default_model_id.clone(),
             }),
             audio_bytes_max: config.whisper.audio_bytes_max,
+            audio_ahead: AudioAhead::default(),
         }
     }
 
@@ -136,6 +141,7 @@ impl VoiceParts {
             hearing: None,
             defaults: self.defaults.clone(),
             audio_bytes_max: self.audio_bytes_max,
+            audio_ahead: self.audio_ahead.clone(),
         }
     }
 }

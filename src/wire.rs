@@ -12,6 +12,7 @@ pub mod fields;
 pub mod idempotency;
 pub mod json;
 pub mod list;
+pub mod openai;
 pub mod page;
 pub mod query;
 pub mod socket;

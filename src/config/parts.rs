@@ -195,7 +195,8 @@ pub struct ElevenLabsConfig {
     pub connect_timeout: Duration,
     /// ELEVENLABS_QUEUE_TIMEOUT_SECS: how long one waits for room.
     pub queue_timeout: Duration,
-    /// ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS: from the request to the first audio.
+    /// ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS: from the first request for a speech to its first audio,
+    /// repeats included.
     pub first_audio_timeout: Duration,
     /// ELEVENLABS_SILENCE_TIMEOUT_SECS: without audio, once it speaks.
     pub silence_timeout: Duration,

@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError,
+    HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
     http::{StatusCode, header},
     web,
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use idol_actors::{
-    accounting::VoiceAccount,
     provider::{hearing::Transcript, speech::Voice},
     voice::{format::AudioFormat, usage::VoiceUsage},
 };
@@ -24,10 +23,11 @@ use super::{body, upload};
 use crate::{
     error::ApiError,
     server::Server,
-    session::speech::{Speech, parts_of, speak},
+    session::speech::speak,
     wire::{
         fields::{FieldError, Fields, Step},
         json::Object,
+        openai,
         voice::{VoiceDefaults, voice_of},
     },
 };
@@ -69,9 +69,20 @@ impl ResponseError for OpenAiError {
     }
 
     fn error_response(&self) -> HttpResponse {
+        let object = self.object();
+        let body = Object::after(String::new()).raw("error", &object).end();
+        // The headers say the same at every door.
+        let mut response = self.0.error_response().set_body(()).map_into_boxed_body();
+        *response.status_mut() = self.status_code();
+        response.set_body(actix_web::body::BoxBody::new(body))
+    }
+}
+
+impl OpenAiError {
+    /// The object that tells of it.
+    fn object(&self) -> String {
         let public = self.0.public();
-        let status = self.status_code();
-        let kind = match status {
+        let kind = match self.status_code() {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_client_error() => "invalid_request_error",
@@ -84,12 +95,7 @@ impl ResponseError for OpenAiError {
             Some(param) => object.string("param", &param),
             None => object.raw("param", "null"),
         };
-        let object = object.escaped("code", public.code).end();
-        let body = Object::after(String::new()).raw("error", &object).end();
-        // The headers say the same at every door.
-        let mut response = self.0.error_response().set_body(()).map_into_boxed_body();
-        *response.status_mut() = status;
-        response.set_body(actix_web::body::BoxBody::new(body))
+        object.escaped("code", public.code).end()
     }
 }
 
@@ -99,67 +105,57 @@ pub(super) async fn speech(
     payload: web::Payload,
 ) -> Result<HttpResponse, OpenAiError> {
     let body = body::read(payload, server.limits.body_bytes).await?;
-    let (input, voice) = asked_for(&body, &server.voices.defaults)?;
-    let provider = server.voices.speech().map_err(engine)?;
-    let mut parts = parts_of(&input)
-        .into_iter()
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    parts.reverse();
-    let Some(part) = parts.pop() else {
+    let Asked {
+        input,
+        voice,
+        stream,
+    } = asked_for(&body, &server.voices.defaults)?;
+    let input = input.trim();
+    if input.is_empty() {
         return Err(wrong("input", "missing", "Input should not be blank").into());
-    };
-    let mut speech = speak(&provider, &part, "", &voice).await.map_err(engine)?;
+    }
+    let account = server.voice_account(None);
+    let mut speech = speak(&server, input, "", &voice, &account)
+        .await
+        .map_err(engine)?;
     // What fails before its first sound has a status.
     let first = speech.next().await.map_err(engine)?.unwrap_or_default();
-    let rest = Rest {
-        first: Some(first),
-        speech,
-        part,
-        parts,
-        provider,
-        voice: voice.clone(),
-        account: server.voice_account(None),
-    };
-    let audio = stream::try_unfold(rest, Rest::next);
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, voice.format.mime()))
-        .streaming(Box::pin(audio)))
+    let mut response = HttpResponse::Ok();
+    Ok(match stream {
+        Streamed::Audio => {
+            let rest = stream::try_unfold(speech, |mut speech| async {
+                let piece = speech.next().await.map_err(engine)?;
+                Ok::<_, OpenAiError>(piece.map(|piece| (piece, speech)))
+            });
+            let audio = stream::iter([Ok(first)]).chain(rest);
+            response
+                .insert_header((header::CONTENT_TYPE, voice.format.mime()))
+                .streaming(Box::pin(audio))
+        }
+        Streamed::Events => {
+            let events = stream::unfold(Some((Some(first), speech)), |left| async {
+                let (first, mut speech) = left?;
+                let piece = match first {
+                    Some(first) => Ok(Some(first)),
+                    None => speech.next().await,
+                };
+                Some(match piece {
+                    Ok(Some(audio)) => (openai::audio_delta(&audio), Some((None, speech))),
+                    Ok(None) => (openai::audio_done(), None),
+                    Err(error) => (openai::failed(&OpenAiError(engine(error)).object()), None),
+                })
+            });
+            of_events(&mut response).streaming(Box::pin(events.map(Ok::<_, OpenAiError>)))
+        }
+    })
 }
 
-/// What is still to be sent.
-struct Rest {
-    first: Option<Bytes>,
-    speech: Speech,
-    /// What is being spoken.
-    part: String,
-    /// What is spoken behind it, the next one last.
-    parts: Vec<String>,
-    provider: actix::Recipient<idol_actors::provider::speech::Speak>,
-    voice: Arc<Voice>,
-    account: VoiceAccount,
-}
-
-impl Rest {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, OpenAiError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some((first, self)));
-        }
-        loop {
-            if let Some(piece) = self.speech.next().await.map_err(engine)? {
-                return Ok(Some((piece, self)));
-            }
-            let characters = self.speech.characters.unwrap_or_default();
-            self.account.count(VoiceUsage::spoken(characters)).await;
-            let Some(part) = self.parts.pop() else {
-                return Ok(None);
-            };
-            let before = std::mem::replace(&mut self.part, part);
-            self.speech = speak(&self.provider, &self.part, &before, &self.voice)
-                .await
-                .map_err(engine)?;
-        }
-    }
+/// The head of an answer that is a stream of events.
+fn of_events(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
+    response
+        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header(("X-Accel-Buffering", "no"))
 }
 
 /// Writes down an upload; the answer is the upstream's own, in the form that was asked for.
@@ -179,7 +175,16 @@ pub(super) async fn transcriptions(
     };
     let seconds = VoiceUsage::heard(heard.seconds.unwrap_or_default());
     server.voice_account(None).count(seconds).await;
-    let format = uploaded.fields.get("response_format").map(String::as_str);
+    let field = |name| uploaded.fields.get(name).map(String::as_str);
+    if is_to_be_streamed(field("stream"), field("model")) {
+        // The upstream is asked for all of it at once, which its events then tell.
+        let events = [
+            openai::transcript_delta(&heard.text),
+            openai::transcript_done(&heard.text),
+        ];
+        return Ok(of_events(&mut HttpResponse::Ok()).body(events.concat()));
+    }
+    let format = field("response_format");
     let (body, media) = match format {
         None | Some("json") => (json_of(heard), "application/json".to_owned()),
         // whisper.cpp calls it HTML, and a stranger dictated it.
@@ -194,6 +199,13 @@ pub(super) async fn transcriptions(
         .body(body))
 }
 
+/// Whether a transcript is told in events. OpenAI does not do so with `whisper-1`, which is what is
+/// asked where nothing else is named.
+fn is_to_be_streamed(stream: Option<&str>, model: Option<&str>) -> bool {
+    let is_wanted = stream.is_some_and(|it| it == "1" || it.eq_ignore_ascii_case("true"));
+    is_wanted && model.is_some_and(|model| model != "whisper-1")
+}
+
 /// A transcript as the upstream told it, but for its text, which some begin with a space and break
 /// into lines.
 fn json_of(heard: Transcript) -> Bytes {
@@ -206,8 +218,24 @@ fn json_of(heard: Transcript) -> Bytes {
     Value::Object(told).to_string().into()
 }
 
+/// What a body asks for.
+struct Asked {
+    input: String,
+    voice: Arc<Voice>,
+    stream: Streamed,
+}
+
+/// In which form audio is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streamed {
+    /// As it is.
+    Audio,
+    /// In base64, within events.
+    Events,
+}
+
 /// The text of a body, and how it is to be spoken.
-fn asked_for(body: &[u8], defaults: &VoiceDefaults) -> Result<(String, Arc<Voice>), OpenAiError> {
+fn asked_for(body: &[u8], defaults: &VoiceDefaults) -> Result<Asked, OpenAiError> {
     let mut fields = Fields::of_body(body)?;
     let input = fields.filled("input");
     match &input {
@@ -223,10 +251,19 @@ fn asked_for(body: &[u8], defaults: &VoiceDefaults) -> Result<(String, Arc<Voice
         None | Some("mp3") => AudioFormat::MP3_44100_128,
         Some("opus") => AudioFormat::OPUS_48000_64,
         Some("pcm") => AudioFormat::PCM_24000,
+        Some("wav") => AudioFormat::WAV_24000,
         Some(other) => {
-            let msg = format!("{other:?} is not supported: use mp3, opus or pcm");
+            let msg = format!("{other:?} is not supported: use mp3, opus, wav or pcm");
             fields.wrong("response_format", "value_error", msg);
             AudioFormat::MP3_44100_128
+        }
+    };
+    let stream = match fields.filled("stream_format").as_deref() {
+        None | Some("audio") => Streamed::Audio,
+        Some("sse") => Streamed::Events,
+        Some(_) => {
+            fields.wrong("stream_format", "enum", "Input should be 'audio' or 'sse'");
+            Streamed::Audio
         }
     };
     // ElevenLabs takes a narrower range.
@@ -247,7 +284,11 @@ fn asked_for(body: &[u8], defaults: &VoiceDefaults) -> Result<(String, Arc<Voice
         ..(*template).clone()
     });
     let input = fields.finish(input.unwrap_or_default())?;
-    Ok((input, voice))
+    Ok(Asked {
+        input,
+        voice,
+        stream,
+    })
 }
 
 /// Whether a name of a voice or a model is one of the provider's own, and fit for a path.

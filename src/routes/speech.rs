@@ -10,10 +10,7 @@ use idol_actors::{
     conversation::event::Outcome,
     error::EngineError,
     provider::{Upstream, UpstreamError, UpstreamErrorKind, speech::Voice},
-    voice::{
-        format::{AudioFormat, Coding, WAV_HEADER_BYTES},
-        usage::VoiceUsage,
-    },
+    voice::format::{AudioFormat, Coding, WAV_HEADER_BYTES},
 };
 
 use super::chat;
@@ -162,7 +159,6 @@ pub(super) async fn whole(
     voice: &Arc<Voice>,
     account: &VoiceAccount,
 ) -> Result<Bytes, EngineError> {
-    let provider = server.voices.speech()?;
     let mut audio = BytesMut::new();
     let mut before = "";
     let parts = parts_of(text);
@@ -178,7 +174,7 @@ pub(super) async fn whole(
     }
     let count = parts.len();
     for part in parts {
-        let mut speech = speak(&provider, part, before, voice).await?;
+        let mut speech = speak(server, part, before, voice, account).await?;
         let mut spoken = BytesMut::new();
         let into = match audio.is_empty() {
             true => &mut audio,
@@ -194,8 +190,6 @@ pub(super) async fn whole(
             );
         }
         before = part;
-        let characters = speech.characters.unwrap_or_default();
-        account.count(VoiceUsage::spoken(characters)).await;
     }
     if count > 1 && voice.format.coding() == Coding::Wav {
         set_wav_length(&mut audio);

@@ -1,25 +1,27 @@
 //! Speech for one request: audio as it comes, a few pieces ahead of whoever takes it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Running, WrapFuture,
 };
 use bytes::{Bytes, BytesMut};
 use idol_actors::{
+    accounting::VoiceAccount,
     error::EngineError,
     provider::{
         Generation, Upstream, UpstreamError, UpstreamErrorKind,
-        speech::{Speak, SpeechEnd, Spoken, Timing, Urgency, Voice},
+        speech::{Speak, Spoken, Timing, Urgency, Voice},
     },
+    voice::usage::VoiceUsage,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
 
-/// Pieces of audio that wait for whoever takes them; with more, the upstream is not read from.
-const PIECES_AHEAD: usize = 4;
-
-/// How long a client may take nothing.
-const STALL: Duration = Duration::from_secs(15);
+use super::ahead::Room;
+use crate::server::Server;
 
 /// Messages that wait for the session; with more, likewise.
 const MAILBOX: usize = 4;
@@ -30,7 +32,23 @@ const GATHERED_BYTES_MAX: usize = 64 << 20;
 /// The session of one speech.
 #[derive(Debug)]
 struct SpeechSession {
-    pieces: mpsc::Sender<Piece>,
+    pieces: UnboundedSender<Piece>,
+    room: Room,
+    /// Characters of the text.
+    characters: u64,
+    account: VoiceAccount,
+    charged: Charged,
+}
+
+/// Whether a speech is to be paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charged {
+    /// Nothing has sounded.
+    No,
+    /// It sounds: it is charged whole, however it ends.
+    Whole,
+    /// That is counted.
+    Counted,
 }
 
 type Piece = Result<Heard, UpstreamError>;
@@ -38,32 +56,41 @@ type Piece = Result<Heard, UpstreamError>;
 /// What there is of a speech.
 #[derive(Debug)]
 enum Heard {
-    Audio(Bytes),
-    End(SpeechEnd),
+    /// A piece, and the memory that it takes.
+    Audio(Bytes, OwnedSemaphorePermit),
+    End,
 }
 
 /// A speech under way. Dropping it stops it, upstream, too.
 #[derive(Debug)]
 pub struct Speech {
-    pieces: mpsc::Receiver<Piece>,
-    /// Characters that were charged for, once it has ended.
-    pub characters: Option<u64>,
+    pieces: UnboundedReceiver<Piece>,
     _call: Generation,
 }
 
-/// Has a text spoken, behind `before`.
+/// Has a text spoken, behind `before`. What it costs is counted, however it ends.
 ///
 /// # Errors
 ///
-/// The provider is gone.
+/// There is no provider, or it is gone.
 pub async fn speak(
-    provider: &Recipient<Speak>,
+    server: &Server,
     text: &str,
     before: &str,
     voice: &Arc<Voice>,
+    account: &VoiceAccount,
 ) -> Result<Speech, EngineError> {
-    let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
-    let session = SpeechSession { pieces: sender }.start();
+    let provider = server.voices.speech()?;
+    // Each piece holds its room, of which there is so much.
+    let (sender, pieces) = unbounded_channel();
+    let session = SpeechSession {
+        pieces: sender,
+        room: server.voices.audio_ahead.room(),
+        characters: text.chars().count() as u64,
+        account: account.clone(),
+        charged: Charged::No,
+    }
+    .start();
     let speak = Speak {
         number: 0,
         text: text.into(),
@@ -79,7 +106,6 @@ pub async fn speak(
         .map_err(|_gone| EngineError::Overloaded)?;
     Ok(Speech {
         pieces,
-        characters: None,
         _call: call,
     })
 }
@@ -92,11 +118,8 @@ impl Speech {
     /// The speech failed or broke off; nothing follows.
     pub async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
         match self.pieces.recv().await {
-            Some(Ok(Heard::Audio(audio))) => Ok(Some(audio)),
-            Some(Ok(Heard::End(end))) => {
-                self.characters = Some(end.characters);
-                Ok(None)
-            }
+            Some(Ok(Heard::Audio(audio, _held))) => Ok(Some(audio)),
+            Some(Ok(Heard::End)) => Ok(None),
             Some(Err(error)) => Err(EngineError::Upstream(error)),
             None => Err(EngineError::Restarted),
         }
@@ -151,11 +174,29 @@ pub fn parts_of(text: &str) -> Vec<&str> {
     parts
 }
 
+impl SpeechSession {
+    /// Counts what is charged for, once.
+    fn count(&mut self, characters: u64) -> impl Future<Output = ()> + use<> {
+        self.charged = Charged::Counted;
+        self.account.count(VoiceUsage::spoken(characters))
+    }
+}
+
 impl Actor for SpeechSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+    }
+
+    fn stopping(&mut self, ctx: &mut Self::Context) -> Running {
+        if self.charged != Charged::Whole {
+            return Running::Stop;
+        }
+        // Its listener left amid it.
+        let counted = self.count(self.characters).into_actor(self);
+        ctx.wait(counted.map(|(), _, ctx| ctx.stop()));
+        Running::Continue
     }
 }
 
@@ -163,22 +204,33 @@ impl Handler<Spoken> for SpeechSession {
     type Result = ();
 
     fn handle(&mut self, msg: Spoken, ctx: &mut Self::Context) {
-        let audio = (!msg.audio.is_empty()).then_some(Ok(Heard::Audio(msg.audio)));
-        let end = msg.end.map(|end| end.map(Heard::End));
-        let pieces = self.pieces.clone();
-        let is_last = end.is_some();
+        if !msg.audio.is_empty() && self.charged == Charged::No {
+            self.charged = Charged::Whole;
+        }
+        let charged = match &msg.end {
+            Some(Ok(end)) => Some(end.characters),
+            Some(Err(_)) if self.charged == Charged::Whole => Some(self.characters),
+            Some(Err(_)) | None => None,
+        };
+        let counted = charged.map(|characters| self.count(characters));
+        let (pieces, room) = (self.pieces.clone(), self.room.clone());
+        let is_last = msg.end.is_some();
         let pass_on = async move {
-            for piece in audio.into_iter().chain(end) {
-                // Who takes nothing holds a place that others wait for.
-                if !matches!(timeout(STALL, pieces.send(piece)).await, Ok(Ok(()))) {
-                    return false;
-                }
+            if let Some(counted) = counted {
+                counted.await;
             }
-            true
+            if !msg.audio.is_empty() {
+                let held = room.hold(msg.audio.len()).await?;
+                pieces.send(Ok(Heard::Audio(msg.audio, held))).ok()?;
+            }
+            if let Some(end) = msg.end {
+                pieces.send(end.map(|_| Heard::End)).ok()?;
+            }
+            Some(())
         };
         // Nothing more is taken until there is room.
         ctx.wait(pass_on.into_actor(self).map(move |taken, _, ctx| {
-            if is_last || !taken {
+            if is_last || taken.is_none() {
                 ctx.stop();
             }
         }));

@@ -21,9 +21,9 @@ use idol_actors::{
     speaker::{More, Over, Piece, Silence, Speaker, SpeakerConfig, Voiced},
     voice::segmenter::SegmenterOptions,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout_at};
 
-use super::{Broken, CreditBook, Given};
+use super::{Broken, CreditBook, Given, pace::Pace};
 
 /// Pieces that wait for whoever takes them; with more, nothing is synthesised.
 const PIECES_AHEAD: usize = 2;
@@ -49,6 +49,7 @@ struct TtsStreamSession {
     book: Rc<RefCell<CreditBook>>,
     speaker: Option<Addr<Speaker>>,
     speaking: Option<(Speaking, StartedTurn)>,
+    pace: Pace,
     pieces: Option<mpsc::Sender<Result<Bytes, EngineError>>>,
 }
 
@@ -69,6 +70,7 @@ pub async fn stream(
     let session = TtsStreamSession {
         book: book.clone(),
         speaker: None,
+        pace: Pace::of(speaking.voice.format),
         speaking: Some((speaking, command.turn)),
         pieces: Some(sender),
     }
@@ -217,8 +219,13 @@ impl Handler<Voiced> for TtsStreamSession {
                 let Some(pieces) = self.pieces.clone() else {
                     return;
                 };
-                // Nothing more is taken until there is room.
-                let pass = async move { pieces.send(Ok(audio)).await.is_ok() };
+                let takes_until = self.pace.takes_until();
+                self.pace.gave(audio.len());
+                // Nothing more is taken until there is room; but not for ever.
+                let pass = async move {
+                    let sent = timeout_at(takes_until, pieces.send(Ok(audio))).await;
+                    matches!(sent, Ok(Ok(())))
+                };
                 ctx.wait(pass.into_actor(self).map(|passed, _, ctx| {
                     if !passed {
                         ctx.stop();
@@ -243,6 +250,7 @@ mod tests {
         id::TurnId,
         provider::{Upstream, UpstreamError, UpstreamErrorKind},
         speaker::Rest,
+        voice::format::AudioFormat,
     };
 
     use super::*;
@@ -260,6 +268,7 @@ mod tests {
             book: Rc::default(),
             speaker: None,
             speaking: None,
+            pace: Pace::of(AudioFormat::PCM_8000),
             pieces: Some(sender),
         }
         .start();

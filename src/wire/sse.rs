@@ -19,13 +19,13 @@ const SEAM: &str = ": seam ";
 /// Sent when nothing else was for a while: without a write, a closed client is not noticed.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-fn line(object: Object) -> Bytes {
+pub(super) fn line(object: Object) -> Bytes {
     let mut text = object.end();
     text.push_str("\n\n");
     text.into()
 }
 
-fn data(bytes: usize) -> Object {
+pub(super) fn data(bytes: usize) -> Object {
     let mut prefix = String::with_capacity(bytes + 64);
     prefix.push_str(DATA);
     Object::after(prefix)

@@ -91,13 +91,17 @@ fn kind(upstream: Upstream, status: u16, report: &Report) -> UpstreamErrorKind {
     if report.is_context_too_long() {
         return Kind::ContextTooLong;
     }
-    // ElevenLabs sends 401, 402 or 429 for it.
-    if upstream == Upstream::ElevenLabs
-        && ["quota_exceeded", "insufficient_credits"]
-            .iter()
-            .any(|word| report.has_word(word))
-    {
-        return Kind::Credits;
+    if upstream == Upstream::ElevenLabs {
+        let says = |words: [&str; 2]| words.iter().any(|word| report.has_word(word));
+        // It sends 401, 402 or 429 for it.
+        if says(["quota_exceeded", "insufficient_credits"]) {
+            return Kind::Credits;
+        }
+        // As 402 and 403: the key is good and has credits, but the voice or the format that was
+        // asked for is not its plan's.
+        if says(["paid_plan_required", "only_for_creator+"]) {
+            return Kind::Rejected;
+        }
     }
     match status {
         401 => Kind::Auth,

@@ -25,7 +25,8 @@ use crate::{
 /// next, and few, since what is interrupted was paid for.
 const AHEAD: usize = 2;
 
-/// So often a sentence is asked for that nobody has heard anything of.
+/// So often a sentence is asked for that broke off before anybody heard anything of it. One that has
+/// no sound at all its provider has asked for as often as is of use.
 const ATTEMPTS: u8 = 2;
 
 /// So many sentences in a row that are refused, and the rest of the reply is not asked for.
@@ -281,13 +282,16 @@ impl Line {
                 self.heard.set_total(sentence.number, total);
             }
             Some(Err(error)) => {
-                let untold = sentence.told == 0;
+                let sounded = bytes > 0;
+                if sounded {
+                    self.sums.characters += characters(&sentence.text);
+                }
                 let refused = error.kind == UpstreamErrorKind::Rejected;
                 // One sentence may be refused for what it says; two are for what asks.
                 self.refused += u8::from(refused);
                 let mutes = is_final(&error) || self.refused >= REFUSED_MAX;
-                let again = !mutes && !refused && sentence.attempt < ATTEMPTS && untold;
-                if again {
+                let again = sounded && sentence.told == 0 && sentence.attempt < ATTEMPTS;
+                if again && !mutes {
                     sentence.state = State::Waits;
                     sentence.audio.clear();
                     sentence.timed.clear();
@@ -417,7 +421,7 @@ impl Line {
             let sounds = it.told > 0 || !it.audio.is_empty();
             it.state == State::Asked && sounds
         });
-        let begun = begun.map(|it| it.text.chars().count() as u64);
+        let begun = begun.map(|it| characters(&it.text));
         self.sums.characters + begun.sum::<u64>()
     }
 
@@ -425,6 +429,11 @@ impl Line {
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }
+}
+
+/// What a sentence is charged for once it has begun to sound.
+fn characters(sentence: &str) -> u64 {
+    sentence.chars().count() as u64
 }
 
 /// The number of a synthesis.

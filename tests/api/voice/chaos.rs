@@ -12,7 +12,8 @@ async fn patient_with_failures() -> TestApp {
         .voiced()
         .set("DEFAULT_MODEL", "any")
         .set("OPENROUTER_BREAKER_PERCENT", "0")
-        .set("ELEVENLABS_SILENCE_TIMEOUT_SECS", "1");
+        .set("ELEVENLABS_SILENCE_TIMEOUT_SECS", "1")
+        .set("ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS", "2");
     let app = setup.start().await;
     app.simulator.set_default(Script::new().text(REPLY));
     app
@@ -156,6 +157,45 @@ async fn a_sentence_that_breaks_off_is_said_to_and_the_next_is_spoken() {
         assert_eq!(joined(&sentences), REPLY, "{fault}");
         assert_eq!(app.said("c1").await[1].1, REPLY);
     }
+}
+
+#[tokio::test]
+async fn a_sentence_that_is_never_answered_is_asked_for_twice_and_then_said_to_be_missing() {
+    let app = patient_with_failures().await;
+    let pause = app.simulator.gate();
+    let script = Script::new().text(REPLY);
+    app.simulator
+        .script(script.hold_at(words_of(1) + 1, &pause));
+    app.simulator.elevenlabs().script("fault=no_headers");
+    app.simulator.elevenlabs().script("fault=no_headers");
+    let mut socket = app.socket().await;
+    socket.send(aloud("c1", "hi")).await;
+    let mut messages = socket.until("audio_error").await;
+    pause.open();
+
+    messages.extend(socket.until("audio_complete").await);
+
+    let sentences = sentences(&messages);
+    assert_eq!(sentences[0].error.as_deref(), Some("upstream_timeout"));
+    assert!(sentences.len() >= 4);
+    sentences[1..].iter().for_each(|it| it.assert_whole(FORMAT));
+    let asked = app.simulator.requests_on(Route::Speech).len();
+    assert_eq!(asked, sentences.len() + 1);
+}
+
+#[tokio::test]
+async fn an_account_that_has_asked_too_often_is_asked_once_for_each_sentence() {
+    let app = patient_with_failures().await;
+    app.simulator
+        .elevenlabs()
+        .set_default("fault=elevenlabs:rate_limit_exceeded");
+
+    let sentences = sentences(&spoken(&app, "c1").await);
+
+    let refused = vec![Some("upstream_rate_limited"); sentences.len()];
+    assert_eq!(errors(&sentences), refused);
+    let asked = app.simulator.requests_on(Route::Speech).len();
+    assert_eq!(asked, sentences.len());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use super::{
     transcribe::{audio, file, upload},
     voiced,
 };
+use crate::helpers::until;
 
 #[tokio::test]
 async fn speech_is_streamed_in_the_format_that_was_asked_for() {
@@ -15,6 +16,7 @@ async fn speech_is_streamed_in_the_format_that_was_asked_for() {
     for (format, ours, media) in [
         (None, "mp3_44100_128", "audio/mpeg"),
         (Some("pcm"), "pcm_24000", "audio/pcm;rate=24000"),
+        (Some("wav"), "wav_24000", "audio/wav"),
     ] {
         let mut body = json!({"model": "tts-1", "voice": "alloy", "input": "Hello there."});
         if let Some(format) = format {
@@ -33,8 +35,8 @@ async fn speech_is_streamed_in_the_format_that_was_asked_for() {
     app.post("/v1/audio/speech", body).await;
     let asked = app.simulator.requests_on(Route::Speech);
     assert!(asked[0].path().contains("/21m00Tcm4TlvDq8ikWAM/"));
-    assert!(asked[2].path().contains("/xyz/"));
-    let told: Value = asked[2].json().unwrap();
+    assert!(asked[3].path().contains("/xyz/"));
+    let told: Value = asked[3].json().unwrap();
     assert_eq!(told["model_id"], "eleven_v3");
     assert_eq!(told["voice_settings"]["speed"], 1.2);
 }
@@ -55,6 +57,8 @@ async fn errors_have_openais_shape() {
     );
     let (status, error) = post(json!({"input": "x", "response_format": "flac"})).await;
     assert_eq!((status, &error["param"]), (400, &json!("response_format")));
+    let (status, error) = post(json!({"input": "x", "stream_format": "wave"})).await;
+    assert_eq!((status, &error["param"]), (400, &json!("stream_format")));
     app.simulator
         .elevenlabs()
         .script("fault=elevenlabs:quota_exceeded");
@@ -63,6 +67,47 @@ async fn errors_have_openais_shape() {
     assert_eq!(error["type"], "server_error");
     assert_eq!(error["code"], "upstream_credits");
     assert_eq!(error["param"], Value::Null);
+}
+
+#[tokio::test]
+async fn speech_that_breaks_off_amid_its_events_ends_with_an_error() {
+    let app = voiced().await;
+    app.simulator
+        .elevenlabs()
+        .script("fault=reset,after=5,batch=5");
+    let body = json!({"input": "Hello there, and good morning.", "stream_format": "sse"});
+    let response = app.post("/v1/audio/speech", body).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+
+    let text = response.text().await.unwrap();
+
+    let events = text.split_terminator("\n\n").map(|line| {
+        let json = line.strip_prefix("data: ").unwrap();
+        serde_json::from_str::<Value>(json).unwrap()
+    });
+    let events: Vec<_> = events.collect();
+    assert_eq!(events[0]["type"], "speech.audio.delta");
+    let error = &events.last().unwrap()["error"];
+    assert_eq!(error["code"], "upstream_failed");
+    assert_eq!(error["type"], "server_error");
+}
+
+#[tokio::test]
+async fn what_is_spoken_is_counted_also_if_it_breaks_off() {
+    let app = voiced().await;
+    let input = "Hello there, and good morning.";
+    for fault in ["", "fault=reset,after=5,batch=5"] {
+        app.simulator.elevenlabs().script(fault);
+        let response = app.post("/v1/audio/speech", json!({"input": input})).await;
+        drop(response.bytes().await);
+    }
+    let whole = 2 * input.len();
+    until("both to be counted", async || {
+        let metrics = app.get("/metrics").await.text().await.unwrap();
+        let told = format!("characters_spoken_total {whole}\n");
+        metrics.contains(&told).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -18,11 +18,19 @@ whole = client.audio.speech.create(**speech)
 told["whole"] = base64.b64encode(whole.read()).decode()
 with client.audio.speech.with_streaming_response.create(**speech, response_format="pcm") as response:
     told["streamed"] = base64.b64encode(b"".join(response.iter_bytes())).decode()
+with client.audio.speech.with_streaming_response.create(
+    **speech, response_format="wav", stream_format="sse"
+) as response:
+    events = [json.loads(line[6:]) for line in response.iter_lines() if line]
+told["events"] = [
+    b"".join(base64.b64decode(event.get("audio", "")) for event in events).hex(),
+    events[-1]["type"],
+]
 
 
-def transcribe(**more):
+def transcribe(model="whisper-1", **more):
     with open(path, "rb") as file:
-        return client.audio.transcriptions.create(model="whisper-1", file=file, **more)
+        return client.audio.transcriptions.create(model=model, file=file, **more)
 
 
 told["json"] = transcribe(language="de", prompt="Idols.", temperature=0.5).text
@@ -30,6 +38,10 @@ told["text"] = transcribe(response_format="text")
 verbose = transcribe(
     response_format="verbose_json", timestamp_granularities=["word", "segment"]
 )
+told["deltas"] = [
+    [event.type, event.delta if event.type == "transcript.text.delta" else event.text]
+    for event in transcribe(model="gpt-4o-mini-transcribe", stream=True)
+]
 told["verbose_json"] = [verbose.text, verbose.language, verbose.segments[0].start]
 
 

@@ -44,6 +44,7 @@ async fn openais_own_sdk_speaks_and_listens() {
         "",
         "",
         "",
+        "",
         "fault=openai:rate_limit",
         "fault=openai:invalid_format",
         "fault=openai:invalid_api_key",
@@ -57,7 +58,19 @@ async fn openais_own_sdk_speaks_and_listens() {
     let spoken = |format| audio_of("Hello there.", format);
     assert_eq!(decoded(&told["whole"]), spoken("mp3_44100_128"));
     assert_eq!(decoded(&told["streamed"]), spoken("pcm_24000"));
+    let wave: String = spoken("wav_24000")
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(told["events"], json!([wave, "speech.audio.done"]));
     let heard = transcript(100_000);
+    assert_eq!(
+        told["deltas"],
+        json!([
+            ["transcript.text.delta", heard],
+            ["transcript.text.done", heard]
+        ])
+    );
     assert_eq!(told["json"], heard);
     assert_eq!(told["text"], format!("{heard}\n"));
     assert_eq!(told["verbose_json"], json!([heard, "english", 0.0]));

@@ -123,6 +123,10 @@ async fn a_voice_that_fails_loses_nothing_that_was_paid_for() {
             "upstream_rejected",
             1,
         ),
+        ("elevenlabs:paid_plan_required", 400, "upstream_rejected", 1),
+        ("elevenlabs:only_for_creator+", 400, "upstream_rejected", 1),
+        ("elevenlabs:missing_text", 400, "upstream_rejected", 1),
+        ("elevenlabs:not_found", 400, "upstream_rejected", 1),
         ("elevenlabs:system_busy", 429, "upstream_rate_limited", 3),
         (
             "elevenlabs:rate_limit_exceeded",
@@ -156,6 +160,29 @@ async fn a_voice_that_fails_loses_nothing_that_was_paid_for() {
         );
         let sentence = error["error"].as_str().unwrap();
         assert!(!sentence.contains("xi-test"), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_said_in_the_providers_own_words() {
+    let setup = Setup::new().voiced().set("OPENROUTER_BREAKER_PERCENT", "0");
+    let app = setup.start().await;
+    for (fault, words) in [
+        // An object, a list and a string.
+        ("elevenlabs:voice_not_found", "Voice was not found"),
+        ("elevenlabs:missing_text", "field required"),
+        ("elevenlabs:not_found", "Not Found"),
+        (
+            "elevenlabs:paid_plan_required",
+            "A paid plan is required for this voice",
+        ),
+        (
+            "elevenlabs:only_for_creator+",
+            "This output format needs the Creator plan or above",
+        ),
+    ] {
+        let (status, error) = failed(&app, fault).await;
+        assert_eq!((status, error["error"].as_str()), (400, Some(words)));
     }
 }
 

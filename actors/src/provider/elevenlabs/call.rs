@@ -87,15 +87,14 @@ impl From<&Voice> for Settings {
     }
 }
 
-/// Makes one request. What it brings goes to the listener, except for how it ended.
+/// Makes one request, whose first audio and whose end are awaited until then. What it brings goes to
+/// the listener, except for how it ended.
 pub(super) async fn call(
     target: &Target,
     speak: &Speak,
-    whole: Instant,
+    (first_audio, whole): (Instant, Instant),
     out: &Call,
 ) -> Result<Called, Gone> {
-    let deadlines = target.deadlines;
-    let first_audio = whole.min(Instant::now() + deadlines.first_audio);
     let response = match timeout_at(first_audio, request(target, speak).send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {

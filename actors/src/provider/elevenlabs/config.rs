@@ -31,7 +31,8 @@ pub struct SpeechDeadlines {
     pub connect: Duration,
     /// For room among the syntheses under way.
     pub queue: Duration,
-    /// From the request to the first audio.
+    /// From the first request for a speech to its first audio. The first request waits no longer than
+    /// half of it, where the audio comes as a stream: so there is time for a second one.
     pub first_audio: Duration,
     /// Between two pieces of audio.
     pub silence: Duration,

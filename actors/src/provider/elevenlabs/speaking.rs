@@ -59,6 +59,7 @@ impl Speaking {
             Ok(place) => place,
             Err(error) => return Ok(Err(error)),
         };
+        let mut first_audio = FirstAudio::new(self, whole);
         loop {
             let failed = match self.protection.admit(&model, whole).await {
                 Err(error) => Failed {
@@ -68,7 +69,8 @@ impl Speaking {
                 },
                 Ok(out) => {
                     attempts.asked();
-                    let called = call(&self.target, &self.speak, whole, &out).await?;
+                    let deadlines = (first_audio.next(), whole);
+                    let called = call(&self.target, &self.speak, deadlines, &out).await?;
                     out.ended(called.went);
                     match called.end {
                         Ok(end) => {
@@ -88,6 +90,7 @@ impl Speaking {
                 Cue::Crowded => {
                     // No work was done: nothing is repeated.
                     attempts = Attempts::new(self.target.retry, 1);
+                    first_audio = FirstAudio::new(self, whole);
                     let until = Instant::now() + CROWDED_WAIT.mul_f64(0.5 + fastrand::f64());
                     Some(until).filter(|until| *until < queued)
                 }
@@ -95,7 +98,7 @@ impl Speaking {
                     let after = self.next(&mut attempts, &failed);
                     paid = after.and_then(|_| self.protection.pay());
                     let until = after.map(|after| Instant::now() + after);
-                    until.filter(|until| *until < whole && paid.is_some())
+                    until.filter(|until| *until < first_audio.last && paid.is_some())
                 }
             };
             let Some(until) = until else {
@@ -116,5 +119,32 @@ impl Speaking {
             Next::Ask { after, .. } => Some(after),
             Next::GiveUp => None,
         }
+    }
+}
+
+/// Until when a first sound is awaited.
+struct FirstAudio {
+    /// By the request that goes out next.
+    next: Instant,
+    /// By the last one.
+    last: Instant,
+}
+
+impl FirstAudio {
+    fn new(speaking: &Speaking, whole: Instant) -> Self {
+        let wait = speaking.target.deadlines.first_audio;
+        let last = whole.min(Instant::now() + wait);
+        let next = match speaking.speak.voice.format.is_for_streams() {
+            // One that is never answered leaves time for another.
+            true => last.min(Instant::now() + wait / 2),
+            // All of it is made before the first of it is sent.
+            false => last,
+        };
+        Self { next, last }
+    }
+
+    /// For one request; those behind it have what is left.
+    fn next(&mut self) -> Instant {
+        std::mem::replace(&mut self.next, self.last)
     }
 }

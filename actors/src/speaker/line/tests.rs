@@ -111,6 +111,43 @@ fn a_sentence_that_nobody_heard_anything_of_is_tried_again() {
 }
 
 #[test]
+fn a_sentence_that_its_provider_gave_up_is_not_asked_for_again() {
+    use UpstreamErrorKind as Kind;
+    for kind in [
+        Kind::Timeout,
+        Kind::Failed,
+        Kind::RateLimited,
+        Kind::Unavailable,
+    ] {
+        let mut line = line(1);
+        let first = line.ask().unwrap();
+        line.took(first.number, &Bytes::new(), vec![], failed(kind));
+        assert_eq!(line.ask(), None);
+        assert_eq!(order(&told(&mut line)), ["0!", "end"]);
+    }
+}
+
+#[test]
+fn what_broke_off_is_charged_for_as_often_as_it_has_sounded() {
+    let mut line = line(2);
+    let (first, second) = (line.ask().unwrap(), line.ask().unwrap());
+    let sound = Bytes::from_static(&[0; 64]);
+    for _attempt in 0..2 {
+        let asked = number(&line.sentences[1]);
+        let broke = failed(UpstreamErrorKind::Failed);
+        line.took(asked, &sound, vec![], broke);
+        line.ask();
+    }
+    line.took(first.number, &sound, vec![], ended());
+    let twice = 2 * second.text.chars().count() as u64;
+    assert_eq!(line.charged(), 10 + twice);
+    let Some(Piece::Complete(sums)) = told(&mut line).pop() else {
+        panic!("more is to come");
+    };
+    assert_eq!(sums.characters, 10 + twice);
+}
+
+#[test]
 fn a_voice_that_cannot_speak_is_asked_no_more() {
     let mut line = line(5);
     let first = line.ask().unwrap();
