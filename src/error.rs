@@ -19,6 +19,15 @@ use crate::wire::{
     json::Object,
 };
 
+/// What may be too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// The body of a request.
+    Body,
+    /// A file, or an utterance.
+    Audio,
+}
+
 /// Everything a request can fail with.
 #[derive(Debug, Clone)]
 pub enum ApiError {
@@ -26,8 +35,10 @@ pub enum ApiError {
     Invalid(Vec<FieldError>),
     /// A conversation id outside the allowed set.
     InvalidId(Vec<FieldError>),
-    /// The body is larger than this many bytes.
+    /// Something is larger than this many bytes.
     PayloadTooLarge {
+        /// What.
+        what: Payload,
         /// The limit.
         limit: usize,
     },
@@ -192,10 +203,13 @@ impl ApiError {
                 "invalid_id",
                 &summary(errors),
             ),
-            Self::PayloadTooLarge { limit } => plain(
+            Self::PayloadTooLarge { what, limit } => plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "payload_too_large",
-                &format!("The request body is larger than {limit} bytes"),
+                &match what {
+                    Payload::Body => format!("The request body is larger than {limit} bytes"),
+                    Payload::Audio => format!("The audio is larger than {limit} bytes"),
+                },
             ),
             Self::BodyTimeout => plain(
                 StatusCode::REQUEST_TIMEOUT,

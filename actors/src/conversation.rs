@@ -13,8 +13,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Response, SpawnHandle,
-    WrapFuture, prelude::SendError,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, Response,
+    SpawnHandle, WrapFuture, prelude::SendError,
 };
 use tokio::sync::oneshot;
 
@@ -58,10 +58,10 @@ mod usage;
 
 use backlog::{Backlog, Retold};
 use command::{
-    Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskCount, AskDelete, AskDrain,
-    AskInterrupt, AskResume, AskSnapshot, AskStart, Attachment, Cancelled, CommandError, Control,
-    ControlKind, Deliver, Detached, Effect, From, Interrupted, Listener, Reply, Resumed, Shed,
-    Started,
+    Adopting, Answer, AskAdopt, AskAttach, AskAttend, AskBegin, AskCancel, AskCount, AskDelete,
+    AskDrain, AskInterrupt, AskKeyed, AskResume, AskSnapshot, AskStart, Attachment, Cancelled,
+    CommandError, Control, ControlKind, Deliver, Detached, Effect, From, Hush, Interrupted,
+    KeyedMessage, Listener, Reply, Resumed, Shed, Started,
 };
 use deleting::Deleting;
 use document::{Document, Folded, Snapshot};
@@ -91,6 +91,8 @@ pub(crate) struct Conversation {
     streams: Streams,
     retold: OnceCell<Box<Retold>>,
     subscribers: Subscribers<Sink>,
+    /// Who speaks replies, of turns that may be over.
+    voices: Vec<(TurnId, Recipient<Hush>)>,
     running: Option<Box<Running>>,
     waiting: VecDeque<Waiting>,
     /// What is to be appended next; one append is under way at a time.
@@ -168,6 +170,7 @@ enum Parked {
     Attach(command::Attach, Listener, Reply<Attachment>),
     Resume(command::Resume, Listener, Reply<Resumed>),
     Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
+    Keyed(crate::caller::Caller, String, Reply<Option<KeyedMessage>>),
     Cancel(command::CancelTurn, Reply<Cancelled>),
     /// With what it has done already.
     Interrupt(command::Interrupt, Effect, Reply<Interrupted>),
@@ -188,6 +191,7 @@ impl Parked {
             Self::Begin(..)
             | Self::Start(..)
             | Self::Snapshot(..)
+            | Self::Keyed(..)
             | Self::Cancel(..)
             | Self::Interrupt(..)
             | Self::Count(..)
@@ -357,6 +361,7 @@ impl Conversation {
             streams: Streams::new(fastrand::u32(..)),
             retold: OnceCell::new(),
             subscribers: Subscribers::default(),
+            voices: Vec::new(),
             running: None,
             waiting: VecDeque::new(),
             pending: Vec::new(),
@@ -516,6 +521,9 @@ impl Conversation {
             Some(Parked::Count(usage, reply)) => self.count(usage, reply, ctx),
             Some(Parked::Delete(command, reply)) => self.delete(&command, reply, ctx),
             Some(Parked::Adopt(document, reply)) => self.adopt(&document, Some(reply), ctx),
+            Some(Parked::Keyed(caller, key, reply)) => {
+                answer(reply, Ok(self.keyed_message(&caller, &key)));
+            }
             Some(Parked::Snapshot(caller, reply)) => {
                 let found = self.document().filter(|it| caller.may_use(it.user_id()));
                 answer(reply, Ok(found.map(Document::snapshot)));
@@ -738,6 +746,7 @@ impl Parked {
             Self::Attach(_, _, reply) => answer(reply, Err(error.into())),
             Self::Resume(_, _, reply) => answer(reply, Err(error.into())),
             Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
+            Self::Keyed(_, _, reply) => answer(reply, Err(error.into())),
             Self::Cancel(_, reply) => answer(reply, Err(error.into())),
             Self::Interrupt(_, _, reply) => answer(reply, Err(error.into())),
             Self::Count(_, reply) => answer(reply, Err(error.into())),
@@ -859,6 +868,15 @@ handle!(AskInterrupt, Interrupted, |act, msg, reply, ctx| {
         let command = Parked::Interrupt(msg.command, Effect::Nothing, reply);
         act.carry_out(command, ctx);
     }
+});
+handle!(AskKeyed, Option<KeyedMessage>, |act, msg, reply, ctx| {
+    if let Some(reply) = act.admit(reply) {
+        act.carry_out(Parked::Keyed(msg.caller, msg.key, reply), ctx);
+    }
+});
+handle!(AskAttend, (), |act, msg, reply, _ctx| {
+    act.attend(msg.turn, msg.voice);
+    answer(reply, Ok(()));
 });
 handle!(AskCount, (), |act, msg, reply, ctx| {
     // What was used while the server drains was used, too.

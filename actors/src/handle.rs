@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{Addr, Handler, MailboxError, Message, dev::ToEnvelope};
+use actix::{Addr, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use tokio::time::timeout;
 
 use crate::{
@@ -10,16 +10,16 @@ use crate::{
     conversation::{
         Conversation,
         command::{
-            Adopting, Answer, AskAdopt, AskAttach, AskBegin, AskCancel, AskCount, AskDelete,
-            AskInterrupt, AskResume, AskSnapshot, AskStart, Attach, Attachment, Begin, CancelTurn,
-            Cancelled, CommandError, Delete, Interrupt, Interrupted, Listener, Resume, Resumed,
-            StartTurn, Started,
+            Adopting, Answer, AskAdopt, AskAttach, AskAttend, AskBegin, AskCancel, AskCount,
+            AskDelete, AskInterrupt, AskKeyed, AskResume, AskSnapshot, AskStart, Attach,
+            Attachment, Begin, CancelTurn, Cancelled, CommandError, Delete, Hush, Interrupt,
+            Interrupted, KeyedMessage, Listener, Resume, Resumed, StartTurn, Started,
         },
         document::Snapshot,
     },
     engine::Engine,
     error::EngineError,
-    id::{ConversationId, Origin},
+    id::{ConversationId, Origin, TurnId},
     limits::COMMAND_DEADLINE,
     mirror::imported::ImportedDocument,
     shared::Home,
@@ -115,6 +115,30 @@ impl ConversationHandle {
     pub async fn interrupt(&self, command: Interrupt) -> Result<Interrupted, EngineError> {
         self.ask(|| AskInterrupt {
             command: command.clone(),
+        })
+        .await
+    }
+
+    /// The message that was kept with an idempotency key, as far as it is synced: a request that has to
+    /// be worked out before it can be sent need not be when it comes again.
+    pub async fn keyed(
+        &self,
+        caller: Caller,
+        key: &str,
+    ) -> Result<Option<KeyedMessage>, EngineError> {
+        self.ask(|| AskKeyed {
+            caller: caller.clone(),
+            key: key.to_owned(),
+        })
+        .await
+    }
+
+    /// Says who speaks the reply of a turn. Whoever cancels the turn, or all, silences it, also if its
+    /// text is written to its end. One voice speaks one turn: the last that it was said of.
+    pub async fn attend(&self, turn: TurnId, voice: Recipient<Hush>) -> Result<(), EngineError> {
+        self.ask(|| AskAttend {
+            turn,
+            voice: voice.clone(),
         })
         .await
     }

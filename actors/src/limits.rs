@@ -39,6 +39,9 @@ pub const SUPERVISOR_MAILBOX: usize = 4_096;
 /// Sessions that one conversation serves at once.
 pub const SUBSCRIBERS_MAX: usize = 10_000;
 
+/// Voices of one conversation that are known, for who cancels to silence them; those before are not.
+pub const VOICES_MAX: usize = 64;
+
 /// Deadline for what needs a synced append: a disk that takes longer is an outage.
 pub const APPEND_DEADLINE: Duration = Duration::from_secs(20);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web;
 use futures::StreamExt;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Payload};
 
 /// Longest time that a request's body may take to come.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,7 +28,10 @@ async fn gather(mut payload: web::Payload, limit: usize) -> Result<web::BytesMut
             sentence: format!("The request body cannot be read: {error}"),
         })?;
         if body.len() + piece.len() > limit {
-            return Err(ApiError::PayloadTooLarge { limit });
+            return Err(ApiError::PayloadTooLarge {
+                what: Payload::Body,
+                limit,
+            });
         }
         body.extend_from_slice(&piece);
     }

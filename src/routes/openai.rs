@@ -168,8 +168,8 @@ pub(super) async fn transcriptions(
         let sentence = "The request should be a form (multipart/form-data) with a file".to_owned();
         return Err(ApiError::BadRequest { sentence }.into());
     }
-    let form = upload::form(&request, payload);
-    let uploaded = upload::read(&server, form, upload::Told::All, &|_fields| Ok(())).await?;
+    let form = upload::form(&server, &request, payload)?;
+    let uploaded = upload::read(&server, form, upload::Told::All, &Anybody).await?;
     let Some(heard) = uploaded.heard else {
         return Err(wrong("file", "missing", "Field required").into());
     };
@@ -197,6 +197,19 @@ pub(super) async fn transcriptions(
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media))
         .body(body))
+}
+
+/// Who wants what is heard in any file; the provider checks the fields.
+struct Anybody;
+
+impl upload::Asker for Anybody {
+    fn check(&self, _: &upload::FormFields) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn wants(&self, _: &upload::FormFields) -> Result<upload::Wanted, ApiError> {
+        Ok(upload::Wanted::Transcript)
+    }
 }
 
 /// Whether a transcript is told in events. OpenAI does not do so with `whisper-1`, which is what is

@@ -1,11 +1,11 @@
 //! `POST /transcribe`: what was said aloud, or given as text, is written down and spoken.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use idol_actors::{
     caller::Caller,
-    conversation::command::{RequestKey, Started},
+    conversation::command::{KeyedMessage, RequestKey, Started, Took},
     error::EngineError,
     handle::ConversationHandle,
     id::TurnId,
@@ -17,7 +17,7 @@ use idol_actors::{
 use super::{
     body,
     speech::{Form, answer, whole},
-    upload::{self, Told, Uploaded},
+    upload::{self, Asker, FormFields, Told, Uploaded, Wanted},
 };
 use crate::{
     error::{ApiError, UnspokenText},
@@ -40,20 +40,28 @@ pub(super) async fn transcribe(
     let key = idempotency::key_of(request.headers(), &Caller::Anonymous)?;
     // What nobody can speak is not written down either.
     server.voices.speech().map_err(engine)?;
-    let uploaded = read(&server, &request, payload).await?;
+    let asker = FormAsker {
+        server: &server,
+        key: key.as_deref(),
+    };
+    let uploaded = read(&asker, &request, payload).await?;
     let asked = Asked::of(&server, &uploaded.fields)?;
     let conversation = asked.conversation;
     let handle = conversation
         .as_ref()
         .map(|named| server.conversation(named));
     let account = server.voice_account(handle);
-    let (text, given) = match uploaded.heard {
-        Some(heard) => {
+    let (text, given) = match (uploaded.heard, &uploaded.digest) {
+        (Some(heard), _) => {
             let seconds = heard.seconds.unwrap_or_default();
             account.count(VoiceUsage::heard(seconds)).await;
             (heard.text, Given::Audio)
         }
-        None => match uploaded.fields.get("text") {
+        (None, Some(digest)) => {
+            let known = asker.known(conversation.as_ref()).await?;
+            (same(known, key.as_deref(), digest)?, Given::Audio)
+        }
+        (None, None) => match uploaded.fields.get("text") {
             Some(text) => (text.trim().to_owned(), Given::Text),
             None => return Err(bad("Either 'file' or 'text' must be provided")),
         },
@@ -64,21 +72,34 @@ pub(super) async fn transcribe(
             Given::Text => "Empty text provided",
         }));
     }
-    let kept = match &conversation {
+    let (text, kept) = match &conversation {
         Some(named) => {
             // The same sound may be written down in other words.
             let sent: &[u8] = match &uploaded.digest {
                 Some(digest) => digest,
                 None => text.as_bytes(),
             };
-            let key = key.map(|key| RequestKey::new(key, sent));
+            let request = key.clone().map(|key| RequestKey::new(key, sent));
             let conversation = server.conversation(named);
-            let kept = keep(&conversation, &text, asked.choice, &server.defaults, key).await;
+            let kept = keep(
+                &conversation,
+                &text,
+                asked.choice,
+                &server.defaults,
+                request,
+            );
             // What was heard was paid for.
             let unkept = |error| unspoken(error, &text, Some(named), None);
-            Some(kept.map_err(unkept)?)
+            let kept = kept.await.map_err(unkept)?;
+            let earlier = match kept.took {
+                Took::New => None,
+                Took::Repeat => asker.known(Some(named)).await?,
+            };
+            // What was kept is what was said.
+            let text = earlier.map_or(text, |earlier| earlier.text);
+            (text, Some(kept))
         }
-        None => None,
+        None => (text, None),
     };
     let voice = asked.voice;
     let audio = whole(&server, &text, &voice, &account).await;
@@ -101,7 +122,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(server: &Server, fields: &BTreeMap<String, String>) -> Result<Self, ApiError> {
+    fn of(server: &Server, fields: &FormFields) -> Result<Self, ApiError> {
         // A form's values are all text, which the fields of a body may be, too.
         let json = serde_json::to_vec(fields).map_err(|_unwritable| ApiError::Internal)?;
         let mut fields = Fields::of_body(&json)?;
@@ -128,20 +149,64 @@ enum Given {
     Text,
 }
 
+/// Who asks by a form, perhaps again.
+struct FormAsker<'a> {
+    server: &'a Server,
+    key: Option<&'a str>,
+}
+
+impl FormAsker<'_> {
+    /// What was kept of an earlier request with the same key.
+    async fn known(&self, named: Option<&Named>) -> Result<Option<KeyedMessage>, ApiError> {
+        let (Some(named), Some(key)) = (named, self.key) else {
+            return Ok(None);
+        };
+        let conversation = self.server.conversation(named);
+        let known = conversation.keyed(Caller::Anonymous, key).await;
+        known.map_err(|error| ApiError::of(error, &named.spelled))
+    }
+}
+
+impl Asker for FormAsker<'_> {
+    fn check(&self, fields: &FormFields) -> Result<(), ApiError> {
+        // What is asked for wrongly is not written down either, which costs money.
+        Asked::of(self.server, fields).map(drop)
+    }
+
+    async fn wants(&self, fields: &FormFields) -> Result<Wanted, ApiError> {
+        let asked = Asked::of(self.server, fields)?;
+        let known = self.known(asked.conversation.as_ref()).await?;
+        Ok(match known {
+            Some(_) => Wanted::Digest,
+            None => Wanted::Transcript,
+        })
+    }
+}
+
+/// The text that was kept with a key, if it came with the same file.
+fn same(known: Option<KeyedMessage>, key: Option<&str>, digest: &[u8]) -> Result<String, ApiError> {
+    // It was deleted while it was sent again.
+    let known = known.ok_or(engine(EngineError::NotFound))?;
+    let request = RequestKey::new(key.unwrap_or_default().to_owned(), digest);
+    match known.request == request.request {
+        true => Ok(known.text),
+        false => Err(engine(EngineError::KeyReused)),
+    }
+}
+
 /// The fields of a form of either kind, and what is heard in its file.
 async fn read(
-    server: &Server,
+    asker: &FormAsker<'_>,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<Uploaded, ApiError> {
+    let server = asker.server;
     if upload::is_multipart(request) {
-        let form = upload::form(request, payload);
-        // What is asked for wrongly is not written down either, which costs money.
-        let check = |fields: &_| Asked::of(server, fields).map(drop);
-        return upload::read(server, form, Told::AllButFormat, &check).await;
+        let form = upload::form(server, request, payload)?;
+        return upload::read(server, form, Told::AllButFormat, asker).await;
     }
     let body = body::read(payload, server.limits.body_bytes).await?;
-    let fields: BTreeMap<String, String> = url::form_urlencoded::parse(&body)
+    let fields: FormFields = url::form_urlencoded::parse(&body)
         .into_owned()
         .filter(|(_, value)| !value.is_empty())
         .collect();

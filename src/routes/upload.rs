@@ -11,13 +11,10 @@ use idol_actors::{
     provider::hearing::{Transcript, UploadPart},
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    select,
-    time::{Instant, timeout_at},
-};
+use tokio::{select, time::timeout};
 
 use crate::{
-    error::ApiError,
+    error::{ApiError, Payload},
     server::Server,
     session::hearing::Hearing,
     wire::fields::{FieldError, Step},
@@ -31,6 +28,13 @@ const FIELD_BYTES_MAX: usize = 64 << 10;
 
 /// Most fields.
 const FIELDS_MAX: usize = 64;
+
+/// Most bytes of all fields: with a file of 24.5 MiB the upstream's form has less than the 25 MiB that
+/// OpenAI takes.
+const FIELDS_BYTES_MAX: usize = 256 << 10;
+
+/// What stands around a part of a form, at most: its boundary and its head.
+const PART_HEAD_BYTES: usize = 1 << 10;
 
 /// So many first bytes tell the format of a file.
 const SNIFFED_BYTES: usize = 512;
@@ -55,7 +59,7 @@ const PASSED_ON: [&str; 9] = [
 #[derive(Debug)]
 pub(super) struct Uploaded {
     /// The fields, but for the file.
-    pub(super) fields: BTreeMap<String, String>,
+    pub(super) fields: FormFields,
     /// What is heard in the file; none: there was none.
     pub(super) heard: Option<Transcript>,
     /// SHA-256 of the file's bytes; none: there was none.
@@ -71,77 +75,113 @@ pub(super) enum Told {
     AllButFormat,
 }
 
-/// Tells whether the fields of a form are as they should be.
-pub(super) type Check<'a> = &'a dyn Fn(&BTreeMap<String, String>) -> Result<(), ApiError>;
+/// The fields of a form by their names, but for the file.
+pub(super) type FormFields = BTreeMap<String, String>;
+
+/// Who asks for an upload to be read.
+pub(super) trait Asker {
+    /// Whether the fields are as they should be, as far as they have come.
+    fn check(&self, fields: &FormFields) -> Result<(), ApiError>;
+
+    /// Whether the file is to be written down, by the fields before it.
+    async fn wants(&self, fields: &FormFields) -> Result<Wanted, ApiError>;
+}
+
+/// What of a file is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What is heard in it.
+    Transcript,
+    /// Whether it is the same as one that was written down before.
+    Digest,
+}
 
 /// Reads a form, and has the file in it written down. Its fields are checked before the file is passed
 /// on, and those behind the file before what was heard is awaited.
-pub(super) async fn read(
+pub(super) async fn read<A: Asker>(
     server: &Server,
     form: Multipart,
     told: Told,
-    check: Check<'_>,
+    asker: &A,
 ) -> Result<Uploaded, ApiError> {
     let mut reading = Reading {
         server,
         told,
-        check,
-        deadline: Instant::now() + DEADLINE,
+        asker,
         fields: BTreeMap::new(),
         count: 0,
+        bytes: 0,
         to_tell: Vec::new(),
-        hearing: None,
+        file: File::None,
         digest: Sha256::new(),
     };
-    match timeout_at(reading.deadline, reading.parts(form)).await {
+    match timeout(DEADLINE, reading.parts(form)).await {
         Ok(read) => read?,
         Err(_elapsed) => return Err(ApiError::BodyTimeout),
     }
-    check(&reading.fields)?;
-    let Reading {
-        fields,
-        hearing,
-        digest,
-        ..
-    } = reading;
-    let heard = match hearing {
-        Some(hearing) => Some(hearing.end().await.map_err(failed)?),
-        None => None,
+    asker.check(&reading.fields)?;
+    let (heard, digest) = match reading.file {
+        File::None => (None, None),
+        File::Compared => (None, Some(reading.digest)),
+        File::Heard(hearing) => {
+            let heard = hearing.end().await.map_err(failed)?;
+            (Some(heard), Some(reading.digest))
+        }
     };
     Ok(Uploaded {
-        fields,
-        digest: heard.is_some().then(|| digest.finalize().into()),
+        fields: reading.fields,
+        digest: digest.map(|digest| digest.finalize().into()),
         heard,
     })
 }
 
-struct Reading<'a> {
+struct Reading<'a, A> {
     server: &'a Server,
     told: Told,
-    check: Check<'a>,
-    deadline: Instant,
-    fields: BTreeMap<String, String>,
+    asker: &'a A,
+    fields: FormFields,
     /// How many fields came.
     count: usize,
+    /// Bytes of their names and values.
+    bytes: usize,
     /// Those that the provider is told once there is a file, as they came: some come more than once.
     to_tell: Vec<(String, String)>,
-    hearing: Option<Hearing>,
+    file: File,
     digest: Sha256,
 }
 
-impl Reading<'_> {
+/// What becomes of the file of a form.
+enum File {
+    /// None came.
+    None,
+    /// It is passed on.
+    Heard(Hearing),
+    /// It is not.
+    Compared,
+}
+
+impl File {
+    fn hearing(&self) -> Option<&Hearing> {
+        match self {
+            Self::Heard(hearing) => Some(hearing),
+            Self::None | Self::Compared => None,
+        }
+    }
+}
+
+impl<A: Asker> Reading<'_, A> {
     async fn parts(&mut self, mut form: Multipart) -> Result<(), ApiError> {
         while let Some(field) = form.next().await {
             let field = field.map_err(|error| unreadable(&error))?;
             let name = field.name().unwrap_or_default().to_owned();
             match name.as_str() {
-                "file" if self.hearing.is_some() => {
+                "file" if !matches!(self.file, File::None) => {
                     return Err(wrong("file", "value_error", "Only one file is taken").into());
                 }
                 "file" => self.file(field).await?,
                 _ => self.field(name, field).await?,
             }
-            if self.hearing.as_ref().is_some_and(Hearing::is_over) {
+            if self.file.hearing().is_some_and(Hearing::is_over) {
                 // It was refused: no more need come.
                 break;
             }
@@ -170,10 +210,15 @@ impl Reading<'_> {
         if self.count > FIELDS_MAX {
             return Err(wrong(&name, "too_long", "There are too many fields").into());
         }
+        self.bytes += name.len() + value.len();
+        if self.bytes > FIELDS_BYTES_MAX {
+            let msg = format!("All fields together should have at most {FIELDS_BYTES_MAX} bytes");
+            return Err(wrong(&name, "too_long", msg).into());
+        }
         check(&name, &value)?;
         if self.told.tells(&name) {
             let (name, value) = (name.clone(), value.clone());
-            match &self.hearing {
+            match self.file.hearing() {
                 Some(hearing) => {
                     let part = UploadPart::Field { name, value };
                     hearing.pass(part).await.map_err(failed)?;
@@ -194,7 +239,7 @@ impl Reading<'_> {
         let mut size = |piece: &Bytes| {
             bytes += piece.len();
             match bytes > limit {
-                true => Err(ApiError::PayloadTooLarge { limit }),
+                true => Err(too_large(limit)),
                 false => Ok(()),
             }
         };
@@ -217,26 +262,36 @@ impl Reading<'_> {
                 }),
             };
         }
-        (self.check)(&self.fields)?;
+        self.asker.check(&self.fields)?;
+        self.digest.update(&first);
+        if self.asker.wants(&self.fields).await? == Wanted::Digest {
+            self.file = File::Compared;
+            while let Some(piece) = field.next().await {
+                let piece = piece.map_err(|error| unreadable(&error))?;
+                size(&piece)?;
+                self.digest.update(&piece);
+            }
+            return Ok(());
+        }
         let (name, content_type) = format_of(&name, named_type, &first);
         let provider = self.server.voices.hearing().map_err(failed)?;
         let hearing = Hearing::begin(&provider).await.map_err(failed)?;
-        let hearing = self.hearing.insert(hearing);
         for (name, value) in self.to_tell.drain(..) {
             hearing
                 .pass(UploadPart::Field { name, value })
                 .await
                 .map_err(failed)?;
         }
-        hearing
-            .pass(UploadPart::File { name, content_type })
-            .await
-            .map_err(failed)?;
-        self.digest.update(&first);
-        hearing
-            .pass(UploadPart::Audio(first.freeze()))
-            .await
-            .map_err(failed)?;
+        for part in [
+            UploadPart::File { name, content_type },
+            UploadPart::Audio(first.freeze()),
+        ] {
+            hearing.pass(part).await.map_err(failed)?;
+        }
+        self.file = File::Heard(hearing);
+        let Some(hearing) = self.file.hearing() else {
+            return Ok(());
+        };
         if over {
             return Ok(());
         }
@@ -275,6 +330,13 @@ impl Told {
 fn is_plain(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-[].".contains(&byte);
     (1..=FIELD_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::PayloadTooLarge {
+        what: Payload::Audio,
+        limit,
+    }
 }
 
 fn failed(error: EngineError) -> ApiError {
@@ -389,9 +451,23 @@ pub(super) fn is_multipart(request: &actix_web::HttpRequest) -> bool {
     media.len() >= multipart.len() && media[..multipart.len()].eq_ignore_ascii_case(multipart)
 }
 
-/// The parts of a request's form.
-pub(super) fn form(request: &actix_web::HttpRequest, payload: web::Payload) -> Multipart {
-    Multipart::new(request.headers(), payload)
+/// The parts of a request's form. One that says that it is too large is refused before it is read.
+pub(super) fn form(
+    server: &Server,
+    request: &actix_web::HttpRequest,
+    payload: web::Payload,
+) -> Result<Multipart, ApiError> {
+    let length = request
+        .headers()
+        .get(actix_web::http::header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let limit = server.voices.audio_bytes_max;
+    // What is not the file: the fields, and what stands around each part.
+    let around = FIELDS_BYTES_MAX + FIELDS_MAX * PART_HEAD_BYTES;
+    if length.is_some_and(|length| length > limit + around) {
+        return Err(too_large(limit));
+    }
+    Ok(Multipart::new(request.headers(), payload))
 }
 
 #[cfg(test)]

@@ -277,6 +277,10 @@ impl EventsSession {
                 Some(events::placed(event.cursor, &told))
             }
             EventBody::Reasoning { .. } if self.reasoning == Reasoning::Hidden => None,
+            EventBody::Cut { .. } => {
+                let told = socket::event(spelled, event)?;
+                Some(events::unplaced(std::str::from_utf8(&told).ok()?))
+            }
             _ if spelled == self.named.id.as_str() => {
                 let bytes = event.encoded(Transport::Events, |event| {
                     socket::event(spelled, event)
@@ -322,8 +326,10 @@ impl Handler<Deliver> for EventsSession {
             return;
         }
         let event = &msg.event;
-        self.cursor = Some(event.cursor);
-        self.under_way = (!event.is_last()).then_some(event.turn);
+        if !matches!(event.body, EventBody::Cut { .. }) {
+            self.cursor = Some(event.cursor);
+            self.under_way = (!event.is_last()).then_some(event.turn);
+        }
         match self.frames(&msg) {
             Some(bytes) => {
                 self.book.borrow_mut().encoded(msg.attachment);

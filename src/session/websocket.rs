@@ -232,8 +232,7 @@ impl WsSession {
                             self.cancel_early(conversation.as_ref(), *turn, ctx);
                         }
                     }
-                    ClientMessage::AudioStart(_)
-                    | ClientMessage::Message { .. }
+                    ClientMessage::Message { .. }
                     | ClientMessage::Replace { .. }
                     | ClientMessage::Start {
                         message: Some(_), ..
@@ -307,6 +306,7 @@ impl Actor for WsSession {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        self.leave_written();
         self.server.sockets.remove(self.number);
     }
 }

@@ -58,6 +58,9 @@ pub fn done(spelled: &str, event: &Event, outcome: &Outcome) -> Bytes {
                 it.shown("message_id", event.reply)
             })
             .string("finish_reason", &outcome.finish_reason)
+            .maybe(outcome.heard(), |it, (offset, unsaid)| {
+                it.number("offset", offset).escaped("unsaid", unsaid)
+            })
             .maybe(outcome.usage.as_ref(), |it, usage| {
                 it.raw("usage", usage.get())
             })
@@ -103,7 +106,11 @@ pub fn chunk(event: &Event) -> Option<Bytes> {
             return Some(line(chunk_tail(object, event)));
         }
         EventBody::Seam { offset, model } => return Some(seam(event, *offset, model)),
-        EventBody::Received(_) | EventBody::Started { .. } | EventBody::Ended(_) => return None,
+        EventBody::Received(_)
+        | EventBody::Started { .. }
+        | EventBody::Ended(_)
+        // Its turn is over: who asked for it has left.
+        | EventBody::Cut { .. } => return None,
     };
     let mut choice = String::with_capacity(delta.len() + 128);
     choice.push_str("[{\"index\":0,\"delta\":");

@@ -287,12 +287,30 @@ pub enum Took {
     Repeat,
 }
 
+/// A message that was kept with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedMessage {
+    /// The turn that it began.
+    pub turn: TurnId,
+    /// Its id.
+    pub message: Option<MessageId>,
+    /// Digest of the request that it came with.
+    pub request: Uuid,
+    /// Its text; empty if it is more than that.
+    pub text: String,
+}
+
 /// What a cancellation did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cancelled {
     /// Turns that were stopped.
     pub turns: Vec<TurnId>,
 }
+
+/// Somebody cancelled this turn: its voice is to be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Hush(pub TurnId);
 
 /// What an interruption did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -517,6 +535,14 @@ ask! {
 ask! {
     /// [`Interrupt`].
     AskInterrupt { command: Interrupt } -> Interrupted
+}
+ask! {
+    /// What was kept with an idempotency key.
+    AskKeyed { caller: Caller, key: String } -> Option<KeyedMessage>
+}
+ask! {
+    /// Who speaks the reply of a turn.
+    AskAttend { turn: TurnId, voice: Recipient<Hush> } -> ()
 }
 ask! {
     /// What was spoken and heard.

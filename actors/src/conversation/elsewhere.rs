@@ -275,7 +275,8 @@ impl Parked {
     /// Whether it is carried out also where there is no conversation yet.
     fn begins(&self) -> bool {
         match self {
-            Self::Begin(..) => true,
+            // What is asked of a key is whether it may begin.
+            Self::Begin(..) | Self::Keyed(..) => true,
             Self::Start(command, ..) => command.at == At::End,
             Self::Attach(..)
             | Self::Resume(..)

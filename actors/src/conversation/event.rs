@@ -250,6 +250,15 @@ pub enum EventBody {
     },
     /// The turn's end is in the log. Always the last event of a turn.
     Ended(Arc<Outcome>),
+    /// Less of a reply was heard than was told of it, and that is what it is from now on. No event of
+    /// the turn, which is over, and no place to go on from: its cursor says nothing. Told to those who
+    /// are there.
+    Cut {
+        /// UTF-8 bytes of the reply's text.
+        offset: u64,
+        /// The text behind it, which was not heard.
+        unsaid: JsonText,
+    },
 }
 
 /// The user messages of a turn.
@@ -319,6 +328,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Where a reply that was interrupted was heard to its end, in UTF-8 bytes of its text, and the
+    /// text behind that, escaped. None: it is whole, or was not interrupted.
+    #[must_use]
+    pub fn heard(&self) -> Option<(usize, &str)> {
+        let reply = self.reply.as_ref()?;
+        Some((reply.text_len(), reply.unsaid()?))
+    }
+
     /// A turn that ended without a reply.
     #[must_use]
     pub fn failed(head: Arc<ReplyHead>, finish_reason: &str, error: EngineError) -> Self {

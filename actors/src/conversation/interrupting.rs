@@ -3,16 +3,21 @@
 //! The reply of a turn under way is stored as it was heard, in the entry that ends the turn. That of
 //! one that is over is cut by an entry of its own, and the next prompt waits for that.
 
-use actix::Context;
+use std::sync::Arc;
+
+use actix::{ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 
 use super::{
     Call, Conversation, Parked, Pending, Then, answer,
-    command::{Effect, Interrupt, Interrupted, Reply},
+    command::{Effect, Hush, Interrupt, Interrupted, Reply},
     document::TurnRecord,
+    event::{Cursor, Event, EventBody},
     running::Why,
 };
 use crate::{
     id::TurnId,
+    json_text::JsonText,
+    limits,
     log::entry::{CANCELLED, EntryHead, Heard},
     time::Timestamp,
 };
@@ -116,19 +121,51 @@ impl Conversation {
         self.document().is_some_and(|it| it.was_replaced(turn))
     }
 
-    /// What was heard of a reply is in the log: it is told so from now on.
+    /// What was heard of a reply is in the log: it is told so from now on, and who watches is told
+    /// that it is less than it was.
     pub(super) fn tell_as_heard(&mut self, turn: TurnId) {
         if let Some(retold) = self.retold.get() {
             retold.forget(turn);
         }
         let record = self.document().and_then(|it| it.turn(turn));
-        let said = record.and_then(TurnRecord::reply).cloned();
+        let Some(said) = record.and_then(TurnRecord::reply).cloned() else {
+            return;
+        };
+        let (Some(reply), Some(unsaid)) = (said.id(), said.unsaid()) else {
+            return;
+        };
         let stream = self.streams.find(turn);
-        let stream = stream.and_then(|it| self.streams.get_mut(it));
-        if let (Some(said), Some(stream)) = (said, stream)
-            && said.unsaid().is_some()
-        {
+        if let Some(stream) = stream.and_then(|it| self.streams.get_mut(it)) {
             stream.cut(&said);
+        }
+        let mut text = JsonText::default();
+        text.push_escaped(unsaid);
+        let cut = EventBody::Cut {
+            offset: said.text_len() as u64,
+            unsaid: text,
+        };
+        let cut = Event::new(turn, reply, Cursor::START, cut);
+        self.subscribers.tell_watchers(&Arc::new(cut));
+    }
+
+    /// Notes who speaks the reply of a turn.
+    pub(super) fn attend(&mut self, turn: TurnId, voice: Recipient<Hush>) {
+        self.voices
+            .retain(|(_, known)| known.connected() && *known != voice);
+        if self.voices.len() >= limits::VOICES_MAX {
+            self.voices.remove(0);
+        }
+        self.voices.push((turn, voice));
+    }
+
+    /// Silences those who speak a turn, or any.
+    pub(super) fn hush(&mut self, wanted: Option<TurnId>, ctx: &mut Context<Self>) {
+        let is_wanted = |turn| wanted.is_none_or(|wanted| wanted == turn);
+        let voices = self.voices.extract_if(.., |(turn, _)| is_wanted(*turn));
+        for (turn, voice) in voices.collect::<Vec<_>>() {
+            let hushed = voice.send(Hush(turn)).into_actor(self);
+            // Who is gone is silent.
+            ctx.spawn(hushed.map(|_gone, _, _| ()));
         }
     }
 

@@ -10,8 +10,8 @@ use actix::Context;
 use super::{
     Conversation, answer,
     backlog::Backlog,
-    command::{Listener, Reply, RequestKey, Started, Took, Want},
-    document::{TurnRecord, TurnState},
+    command::{KeyedMessage, Listener, Reply, RequestKey, Started, Took, Want},
+    document::{Document, TurnRecord, TurnState},
     event::Cursor,
     stream::{Position, TurnStream},
     subscribers::Interest,
@@ -20,6 +20,7 @@ use crate::{
     caller::Caller,
     error::EngineError,
     id::TurnId,
+    json_text::unescape,
     log::entry::{ABANDONED, CANCELLED, IdempotencyKey, TurnEnded},
     time::Timestamp,
 };
@@ -67,6 +68,32 @@ impl Conversation {
         }
     }
 
+    /// What was kept with a key.
+    pub(super) fn keyed_message(&self, caller: &Caller, key: &str) -> Option<KeyedMessage> {
+        let document = self.document().filter(|it| caller.may_use(it.user_id()))?;
+        let record = self.keyed_record(document, &caller.scope(), key)?;
+        let said = record.received().last()?;
+        Some(KeyedMessage {
+            turn: record.turn?,
+            message: said.id(),
+            request: record.key.as_ref()?.0.request,
+            text: unescape(&said.fragment()[said.text_range()]),
+        })
+    }
+
+    fn keyed_record<'a>(
+        &self,
+        document: &'a Document,
+        scope: &str,
+        key: &str,
+    ) -> Option<&'a TurnRecord> {
+        let now = (Timestamp::now(), Instant::now());
+        let ages = &self.shared.key_ages;
+        document.keyed(scope, key, |turn, accepted_at| {
+            ages.is_kept(turn, accepted_at, now)
+        })
+    }
+
     fn keyed(&self, caller: &Caller, key: &RequestKey) -> Known {
         let scope = caller.scope();
         let claimed = self
@@ -79,13 +106,9 @@ impl Conversation {
                 false => Known::Refused(EngineError::KeyReused),
             };
         }
-        let now = (Timestamp::now(), Instant::now());
-        let ages = &self.shared.key_ages;
-        let kept = |turn, accepted_at| ages.is_kept(turn, accepted_at, now);
-        let Some(record) = self
-            .document()
-            .and_then(|document| document.keyed(&scope, &key.key, kept))
-        else {
+        let document = self.document();
+        let record = document.and_then(|it| self.keyed_record(it, &scope, &key.key));
+        let Some(record) = record else {
             return Known::No;
         };
         let same = record

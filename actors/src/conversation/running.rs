@@ -398,6 +398,7 @@ impl Conversation {
         ctx: &mut Context<Self>,
     ) -> Result<Cancelled, EngineError> {
         self.may_stop(&command.caller)?;
+        self.hush(command.turn, ctx);
         let wanted = |turn| command.turn.is_none_or(|wanted| wanted == turn);
         let mut turns = Vec::new();
         // Those that wait first, else ending the running one would start the next.

@@ -796,7 +796,7 @@ mod tests {
                 }
                 EventBody::Ended(_) => *ended = true,
                 EventBody::Received(_) | EventBody::Started { .. } | EventBody::Delta { .. }
-                | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Seam { .. } => {}
+                | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Seam { .. } | EventBody::Cut { .. } => {}
             };
             for step in steps {
                 let stream = streams.get_mut(ordinal).unwrap();

@@ -1,7 +1,7 @@
 //! Who listens, how far each has come, and who may be sent more. Pure: times are handed in.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,6 +36,8 @@ pub struct Subscriber<S> {
     interest: Interest,
     /// What of the history is told before anything else.
     backlog: Option<Box<Backlog>>,
+    /// What is told beside the turns, as soon as there is credit.
+    beside: VecDeque<Arc<Event>>,
     position: Position,
     credit: u32,
     /// Since when there is something to send but no credit.
@@ -99,6 +101,7 @@ impl<S> Subscribers<S> {
                 sink,
                 interest,
                 backlog: None,
+                beside: VecDeque::new(),
                 position,
                 credit,
                 waiting_since: None,
@@ -112,6 +115,14 @@ impl<S> Subscribers<S> {
     pub fn tell_first(&mut self, key: SubscriberKey, backlog: Box<Backlog>) {
         if let Some(subscriber) = self.all.get_mut(&key) {
             subscriber.backlog = Some(backlog);
+        }
+    }
+
+    /// Tells all who hear every turn something that is no event of one.
+    pub fn tell_watchers(&mut self, event: &Arc<Event>) {
+        let watches = |it: &&mut Subscriber<S>| it.interest == Interest::All;
+        for watcher in self.all.values_mut().filter(watches) {
+            watcher.beside.push_back(event.clone());
         }
     }
 
@@ -232,6 +243,11 @@ impl<S> Subscribers<S> {
     }
 }
 
+/// An event, and the position that is reached with it.
+fn placed((event, after): (Arc<Event>, Position)) -> (Arc<Event>, Option<Position>) {
+    (event, Some(after))
+}
+
 #[derive(PartialEq, Eq)]
 enum Next {
     Keep,
@@ -256,10 +272,11 @@ impl<S> Subscriber<S> {
             Interest::Turn(_) | Interest::All | Interest::History => {}
         }
         loop {
-            let next = match &self.backlog {
-                Some(backlog) => backlog.read(bytes_max),
-                None if self.interest == Interest::History => return Next::Remove,
-                None => streams.read(self.position, bytes_max),
+            let next = match (self.beside.front(), &self.backlog) {
+                (Some(event), _) => Some((event.clone(), None)),
+                (None, Some(backlog)) => backlog.read(bytes_max).map(placed),
+                (None, None) if self.interest == Interest::History => return Next::Remove,
+                (None, None) => streams.read(self.position, bytes_max).map(placed),
             };
             let Some((event, after)) = next else {
                 self.waiting_since = None;
@@ -282,13 +299,14 @@ impl<S> Subscriber<S> {
                 Sent::Gone => return Next::Remove,
             }
             self.credit -= 1;
-            match &mut self.backlog {
-                Some(backlog) => {
+            match (after, &mut self.backlog) {
+                (None, _) => drop(self.beside.pop_front()),
+                (Some(after), Some(backlog)) => {
                     if backlog.told(after) == Rest::Nothing {
                         self.backlog = None;
                     }
                 }
-                None => self.position = after,
+                (Some(after), None) => self.position = after,
             }
             if last_wanted {
                 return Next::Remove;
@@ -307,7 +325,7 @@ mod tests {
     use crate::{
         conversation::{
             document::{TurnRecord, TurnState},
-            event::{EventBody, Outcome, Received},
+            event::{Cursor, EventBody, Outcome, Received},
             stream::TurnStream,
         },
         id::{MessageId, TurnId},
@@ -396,7 +414,7 @@ mod tests {
                 let text: usize = seen[who].iter().map(|event| match &event.body {
                     EventBody::Text { text, .. } => text.decoded_len(),
                     EventBody::Received(_) | EventBody::Started { .. } | EventBody::Reasoning { .. } | EventBody::Delta { .. }
-                    | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Seam { .. } | EventBody::Ended(_) => 0,
+                    | EventBody::Finish { .. } | EventBody::Usage { .. } | EventBody::Seam { .. } | EventBody::Ended(_) | EventBody::Cut { .. } => 0,
                 }).sum();
                 prop_assert_eq!(text, tokens * 2);
             }
@@ -487,6 +505,40 @@ mod tests {
         assert_eq!(turns_of("resumes"), [told, turn_at(after)]);
         assert_eq!(turns_of("watches"), [turn_at(before), turn_at(after)]);
         assert_eq!(subscribers.len(), 2);
+    }
+
+    #[test]
+    fn what_is_told_beside_the_turns_is_told_to_watchers_within_their_credit() {
+        let mut streams = Streams::new(1);
+        let ordinal = shown(&mut streams);
+        let mut subscribers: Subscribers<&str> = Subscribers::default();
+        let at = Position::default();
+        let watcher = subscribers.add("watches", Interest::All, at, 0);
+        subscribers.add("waits for its turn", Interest::Turn(ordinal), at, 9);
+        let cut = EventBody::Cut {
+            offset: 3,
+            unsaid: JsonText::escape("more"),
+        };
+        let cut = Event::new(TurnId::now(), MessageId::now(), Cursor::START, cut);
+        subscribers.tell_watchers(&Arc::new(cut));
+        let told = RefCell::new(Vec::new());
+        let send = |who: &&'static str, event: Arc<Event>| {
+            let is_cut = matches!(event.body, EventBody::Cut { .. });
+            told.borrow_mut().push((*who, is_cut));
+            Sent::Yes
+        };
+        subscribers.pump_all(&mut streams, 64, Instant::now(), send);
+        assert!(subscribers.anyone_waits());
+        assert!(told.borrow().iter().all(|(who, _)| *who != "watches"));
+
+        told.borrow_mut().clear();
+        subscribers.credit(watcher, 9);
+        subscribers.pump_all(&mut streams, 64, Instant::now(), send);
+
+        let told = told.into_inner();
+        assert_eq!(told[0], ("watches", true));
+        assert_eq!(told.iter().filter(|(_, is_cut)| *is_cut).count(), 1);
+        assert!(told[1..].contains(&("watches", false)));
     }
 
     #[test]

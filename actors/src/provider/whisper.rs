@@ -18,6 +18,7 @@ use super::{
 };
 
 mod form;
+mod length;
 mod transcribing;
 mod transcript;
 

@@ -2,6 +2,7 @@
 
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use idol_actors::{
+    caller::Caller,
     conversation::{
         command::{
             At, Attach, Attachment, Begin, CancelTurn, Cancelled, From, Listener, Manner, Resume,
@@ -18,6 +19,7 @@ use idol_actors::{
 
 use super::{Broken, Busy, Ctx, Own, Resuming, Via, Wanted, Watched, WsSession};
 use crate::{
+    server::Server,
     session::Given,
     wire::{
         chat::{ChatRequest, Named, PromptChoice},
@@ -44,6 +46,28 @@ pub(super) struct Saying {
     pub(super) client_message_id: Option<String>,
     pub(super) reasoning: Reasoning,
     pub(super) voice: Option<SpokenReply>,
+}
+
+impl Saying {
+    /// The turn that it begins.
+    pub(super) fn command(&self, server: &Server, caller: &Caller, turn: TurnId) -> StartTurn {
+        let choice = &self.choice;
+        let key = self.client_message_id.clone().map(|key| {
+            let (model, system) = (choice.model.as_deref(), choice.system_prompt.as_deref());
+            let text = self.text.as_deref();
+            idempotency::of_message(key, self.at, text, model, system)
+        });
+        let (choice, defaults) = (choice.clone(), &server.defaults);
+        let request = match &self.text {
+            Some(text) => ChatRequest::of_text(text, choice, defaults),
+            None => ChatRequest::of_choice(choice, defaults),
+        };
+        StartTurn {
+            key,
+            at: self.at,
+            ..request.into_command(caller.clone(), turn)
+        }
+    }
 }
 
 impl WsSession {
@@ -125,13 +149,7 @@ impl WsSession {
                         continue;
                     };
                     self.remember(&named, &choice);
-                    let choice = PromptChoice {
-                        user_id: choice.user_id.or_else(|| owned(self.user_id.as_deref())),
-                        character_id: choice
-                            .character_id
-                            .or_else(|| owned(self.character_id.as_deref())),
-                        ..choice
-                    };
+                    let choice = self.completed(choice);
                     let saying = Saying {
                         named,
                         at: At::End,
@@ -506,7 +524,7 @@ impl WsSession {
             true => Via::Watch,
             false => Via::Attachment,
         };
-        let command = self.command(&saying, turn);
+        let command = saying.command(&self.server, &self.caller, turn);
         // Held back until the turns before it are over. A turn that a watch tells needs no
         // attachment, unless it turns out to be the turn of an earlier request.
         let (given, credit) = match (via, self.own.is_empty()) {
@@ -571,22 +589,14 @@ impl WsSession {
         self.advance(ctx);
     }
 
-    fn command(&self, saying: &Saying, turn: TurnId) -> StartTurn {
-        let choice = &saying.choice;
-        let key = saying.client_message_id.clone().map(|key| {
-            let (model, system) = (choice.model.as_deref(), choice.system_prompt.as_deref());
-            let text = saying.text.as_deref();
-            idempotency::of_message(key, saying.at, text, model, system)
-        });
-        let (choice, defaults) = (choice.clone(), &self.server.defaults);
-        let request = match &saying.text {
-            Some(text) => ChatRequest::of_text(text, choice, defaults),
-            None => ChatRequest::of_choice(choice, defaults),
-        };
-        StartTurn {
-            key,
-            at: saying.at,
-            ..request.into_command(self.caller.clone(), turn)
+    /// What a message leaves out is what was named before it.
+    pub(super) fn completed(&self, choice: PromptChoice) -> PromptChoice {
+        PromptChoice {
+            user_id: choice.user_id.or_else(|| owned(self.user_id.as_deref())),
+            character_id: choice
+                .character_id
+                .or_else(|| owned(self.character_id.as_deref())),
+            ..choice
         }
     }
 

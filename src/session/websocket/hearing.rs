@@ -1,19 +1,27 @@
 //! What a socket's client says aloud: passed on while it speaks, then answered as a message.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
-use actix::{ActorFutureExt, AsyncContext, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared},
+};
 use idol_actors::{
+    conversation::command::At,
     error::EngineError,
     provider::hearing::{Transcript, UploadPart},
     voice::usage::VoiceUsage,
 };
 
-use self::file::SoundFile;
-use super::{Ctx, WsSession};
+use self::{file::SoundFile, left::LeftBehind};
+use super::{Ctx, WsSession, asking::Saying};
 use crate::{
-    error::ApiError,
+    error::{ApiError, Payload},
     session::hearing::{Hearing, pass},
     wire::{
         chat::{Named, PromptChoice},
@@ -22,6 +30,7 @@ use crate::{
 };
 
 mod file;
+mod left;
 
 /// Longest time without audio within an utterance.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -53,9 +62,16 @@ pub(super) struct Written {
     number: u64,
     named: Named,
     said: Said,
+    spoken: Spoken,
     /// Once it is there.
-    transcript: Option<Result<Transcript, EngineError>>,
+    transcript: Option<WrittenDown>,
 }
+
+/// What became of an utterance.
+type WrittenDown = Result<Transcript, EngineError>;
+
+/// An utterance on its way to be written down, whether its client stays or not.
+type Spoken = Shared<LocalBoxFuture<'static, WrittenDown>>;
 
 /// What holds for the message that it becomes.
 struct Said {
@@ -106,6 +122,7 @@ impl WsSession {
                 return;
             }
         };
+        self.barge_in(ctx);
         self.remember(&named, &choice);
         let said = Said {
             choice,
@@ -157,7 +174,8 @@ impl WsSession {
         utterance.last = Instant::now();
         let limit = self.server.voices.audio_bytes_max;
         if utterance.bytes > limit {
-            let refused = Refused::from(ApiError::PayloadTooLarge { limit });
+            let what = Payload::Audio;
+            let refused = Refused::from(ApiError::PayloadTooLarge { what, limit });
             ctx.text(socket::refused(&refused));
             self.utterance_is_lost(ctx);
             return;
@@ -228,14 +246,15 @@ impl WsSession {
         }
         self.next_utterance += 1;
         let number = self.next_utterance;
+        let spoken = hearing.end().boxed_local().shared();
         self.written.push_back(Written {
             number,
             named,
             said,
+            spoken: spoken.clone(),
             transcript: None,
         });
-        let end = hearing.end().into_actor(self);
-        ctx.spawn(end.map(move |heard, act, ctx| {
+        ctx.spawn(spoken.into_actor(self).map(move |heard, act, ctx| {
             let mut written = act.written.iter_mut();
             if let Some(written) = written.find(|it| it.number == number) {
                 written.transcript = Some(heard);
@@ -257,6 +276,35 @@ impl WsSession {
         }
         self.tell_held_piece(ctx);
         self.go_when_all_is_told(ctx);
+    }
+
+    /// The client has left: what it had said is answered all the same.
+    pub(super) fn leave_written(&mut self) {
+        let written = std::mem::take(&mut self.written);
+        let said: VecDeque<_> = written
+            .into_iter()
+            .map(|it| {
+                let saying = Saying {
+                    named: it.named,
+                    at: At::End,
+                    text: None,
+                    choice: self.completed(it.said.choice),
+                    client_message_id: it.said.client_message_id,
+                    reasoning: it.said.reasoning,
+                    voice: None,
+                };
+                (it.spoken, saying)
+            })
+            .collect();
+        if !said.is_empty() {
+            let (server, caller) = (self.server.clone(), self.caller.clone());
+            LeftBehind {
+                server,
+                caller,
+                said,
+            }
+            .start();
+        }
     }
 
     /// What was said aloud becomes an ordinary message.

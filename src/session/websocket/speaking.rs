@@ -4,12 +4,12 @@
 //! reply is kept then is what the client says it played; a client that never says so is taken to
 //! have read it all.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, Response, WrapFuture};
 use idol_actors::{
     conversation::{
-        command::{CancelTurn, Interrupt},
+        command::{CancelTurn, Hush, Interrupt},
         event::{Event, EventBody},
     },
     error::EngineError,
@@ -24,17 +24,14 @@ use idol_actors::{
 };
 use tokio::sync::oneshot;
 
+use self::playback::Playback;
 use super::{Ctx, Reports, WsSession};
 use crate::wire::{
     chat::Named,
     socket::{self, AudioPiece, Carriage, SpokenReply},
 };
 
-/// A client that has reported so long ago that its audio has long ended is taken to have played all.
-const REPORT_SLACK: Duration = Duration::from_secs(5);
-
-/// Rounding of a client's clock within which a piece counts as played whole.
-const ROUNDING_MS: u32 = 50;
+mod playback;
 
 /// The reply that is being spoken, or was last.
 pub(super) struct SpeechUnderWay {
@@ -50,13 +47,17 @@ pub(super) struct SpeechUnderWay {
     sounds: Sounds,
     /// Bytes of the reply's text that the speaker was given.
     text_bytes: u64,
-    /// Milliseconds of each piece that was told.
-    pieces: Vec<u32>,
-    told: Option<Instant>,
-    /// The furthest that the client reports.
-    played: Option<(u32, u32)>,
+    playback: Playback,
     /// Whether what comes is to be read.
     rest: Rest,
+    attends: Attends,
+}
+
+/// Whether the conversation knows who speaks: whoever cancels the turn silences it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attends {
+    No,
+    Yes,
 }
 
 /// A piece that is told once the client does not speak any more; its speaker waits for that.
@@ -92,36 +93,13 @@ impl SpeechUnderWay {
     }
 
     /// Whether there is something that the client has not played.
-    fn is_unplayed(&self) -> bool {
-        let all: Duration = self
-            .pieces
-            .iter()
-            .map(|ms| Duration::from_millis((*ms).into()))
-            .sum();
-        let slack = match self.played {
-            Some(_) => REPORT_SLACK,
-            None => Duration::ZERO,
-        };
-        let over = self.told.is_none_or(|first| first.elapsed() > all + slack);
+    fn is_unplayed(&self, reports: Reports) -> bool {
         match self.sounds {
             Sounds::Coming if self.rest == Rest::Spoken => true,
             // Of a reply that goes on unspoken, what was told counts.
-            Sounds::Coming | Sounds::Told => !self.is_played() && !over,
+            Sounds::Coming | Sounds::Told => !self.playback.is_over(reports, Instant::now()),
             Sounds::Stopped => false,
         }
-    }
-
-    /// Whether the client reports that it has played all that was told.
-    fn is_played(&self) -> bool {
-        self.played.is_some_and(|(sequence, ms)| {
-            let at = usize::try_from(sequence).unwrap_or(usize::MAX);
-            match self.pieces.get(at) {
-                Some(last) => {
-                    at + 1 == self.pieces.len() && ms.saturating_add(ROUNDING_MS) >= *last
-                }
-                None => true,
-            }
-        })
     }
 }
 
@@ -173,10 +151,9 @@ impl WsSession {
             format: voice.voice.format,
             sounds: Sounds::Coming,
             text_bytes: 0,
-            pieces: Vec::new(),
-            told: None,
-            played: None,
+            playback: Playback::default(),
             rest: Rest::Spoken,
+            attends: Attends::No,
         };
         self.speech = Some(Box::new(speech));
     }
@@ -188,6 +165,14 @@ impl WsSession {
         };
         // Perhaps that of an earlier request.
         speech.turn = event.turn;
+        if speech.attends == Attends::No {
+            speech.attends = Attends::Yes;
+            let (named, turn) = (speech.named.clone(), event.turn);
+            self.attend(&named, turn, ctx);
+        }
+        let Some(speech) = self.speech.as_mut() else {
+            return;
+        };
         if speech.sounds != Sounds::Coming {
             return;
         }
@@ -205,13 +190,27 @@ impl WsSession {
                     Some(_) | None => speech.tell(Over),
                 }
             }
-            // By somebody else: what is not played by now is not to be heard any more.
-            EventBody::Ended(end) if end.finish_reason == CANCELLED => {
-                self.barge_in(ctx);
+            EventBody::Ended(end) => {
+                // By somebody else: what is not played by now is not to be heard any more.
+                let silenced = end.finish_reason == CANCELLED && self.barge_in(ctx);
+                if !silenced {
+                    self.speak_to_the_end(number);
+                }
             }
-            EventBody::Ended(_) => speech.tell(Over),
             _ => {}
         }
+    }
+
+    /// Has the conversation know whose voice a turn has.
+    fn attend(&self, named: &Named, turn: TurnId, ctx: &mut Ctx) {
+        let conversation = self.handle_of(named);
+        let voice = ctx.address().recipient();
+        let attend = async move { conversation.attend(turn, voice).await };
+        ctx.spawn(attend.into_actor(self).map(move |attends, _, _| {
+            if let Err(error) = attends {
+                tracing::debug!(%error, %turn, "who cancels from elsewhere does not silence a voice");
+            }
+        }));
     }
 
     /// No more text comes of an own turn.
@@ -230,7 +229,7 @@ impl WsSession {
         // What comes after it was stopped changes nothing: the next prompt is on its way.
         let is_its = turn.is_none_or(|turn| turn == speech.turn);
         if is_its && speech.sounds != Sounds::Stopped {
-            speech.played = speech.played.max(Some((sequence, ms)));
+            speech.playback.reported(sequence, ms);
             speech.tell(Played { sequence, ms });
         }
     }
@@ -258,7 +257,9 @@ impl WsSession {
     /// The client speaks up: silences what is being spoken, and keeps of it what was heard. False if
     /// there was nothing to be silenced.
     pub(super) fn barge_in(&mut self, ctx: &mut Ctx) -> bool {
-        let Some(speech) = self.speech.as_mut().filter(|it| it.is_unplayed()) else {
+        let reports = self.reports;
+        let unplayed = self.speech.as_mut().filter(|it| it.is_unplayed(reports));
+        let Some(speech) = unplayed else {
             return false;
         };
         speech.sounds = Sounds::Stopped;
@@ -304,6 +305,16 @@ impl WsSession {
             act.go_when_all_is_told(ctx);
         }));
         true
+    }
+}
+
+impl Handler<Hush> for WsSession {
+    type Result = ();
+
+    fn handle(&mut self, Hush(turn): Hush, ctx: &mut Ctx) {
+        if self.speech.as_ref().is_some_and(|it| it.turn == turn) {
+            self.barge_in(ctx);
+        }
     }
 }
 
@@ -369,8 +380,8 @@ impl WsSession {
                     }
                 }
                 let ms = format.duration_of(audio.len()).as_millis();
-                speech.pieces.push(u32::try_from(ms).unwrap_or(u32::MAX));
-                speech.told.get_or_insert_with(Instant::now);
+                let ms = u32::try_from(ms).unwrap_or(u32::MAX);
+                speech.playback.told(ms, Instant::now());
             }
             Piece::Failed {
                 sequence,
@@ -383,7 +394,7 @@ impl WsSession {
                 let error = EngineError::Upstream(error.clone());
                 let place = (*sequence, *sentence);
                 ctx.text(socket::audio_error(spelled, turn, place, &error));
-                speech.pieces.push(0);
+                speech.playback.told(0, Instant::now());
             }
             Piece::Complete(sums) => {
                 ctx.text(socket::audio_complete(spelled, turn, sums));

@@ -80,6 +80,10 @@ impl Watched {
 impl WsSession {
     pub(super) fn deliver(&mut self, msg: &Deliver, ctx: &mut Ctx) {
         let (number, event) = (msg.attachment, &*msg.event);
+        if let EventBody::Cut { .. } = event.body {
+            self.deliver_beside(msg, ctx);
+            return;
+        }
         let watched = self
             .watched
             .iter_mut()
@@ -128,15 +132,33 @@ impl WsSession {
             Some((named, reasoning, whose)) => self.write(event, &named, reasoning, whose, ctx),
             None => Wrote::Nothing,
         };
-        match wrote {
-            Wrote::Something => self.book.borrow_mut().encoded(number),
-            Wrote::Nothing => self.book.borrow_mut().skipped(number),
-        }
+        self.wrote(number, wrote);
         if event.is_last() {
             if let Some(own) = own_turn {
                 self.turn_over(own, ctx);
             }
             self.go_when_all_is_told(ctx);
+        }
+    }
+
+    /// Tells what is no event of a turn.
+    fn deliver_beside(&self, msg: &Deliver, ctx: &mut Ctx) {
+        let is_its = |it: &&Watched| it.attachment == msg.attachment && it.wanted == Wanted::All;
+        let wrote = match self.watched.iter().find(is_its) {
+            Some(watched) => {
+                let (named, reasoning) = (&watched.named, watched.reasoning);
+                self.write(&msg.event, named, reasoning, Whose::Others, ctx)
+            }
+            None => Wrote::Nothing,
+        };
+        self.wrote(msg.attachment, wrote);
+    }
+
+    fn wrote(&self, attachment: u64, wrote: Wrote) {
+        let mut book = self.book.borrow_mut();
+        match wrote {
+            Wrote::Something => book.encoded(attachment),
+            Wrote::Nothing => book.skipped(attachment),
         }
     }
 
@@ -188,6 +210,7 @@ impl WsSession {
             | EventBody::Delta { .. }
             | EventBody::Finish { .. }
             | EventBody::Seam { .. }
+            | EventBody::Cut { .. }
             | EventBody::Usage { .. } => {
                 let canonical = named.id.as_str();
                 let bytes = if beside {

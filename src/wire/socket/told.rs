@@ -196,6 +196,13 @@ pub fn event(spelled: &str, event: &Event) -> Option<Bytes> {
             .number("offset", offset)
             .string("model", model)
             .shown("cursor", event.cursor),
+        EventBody::Cut { offset, unsaid } => {
+            typed("response_cut", spelled, unsaid.as_escaped().len())
+                .shown("turn_id", event.turn)
+                .shown("message_id", event.reply)
+                .number("offset", offset)
+                .escaped("unsaid", unsaid.as_escaped())
+        }
         EventBody::Received(_)
         | EventBody::Delta { .. }
         | EventBody::Finish { .. }
@@ -220,6 +227,9 @@ pub fn ended(spelled: &str, event: &Event, outcome: &Outcome, timestamps: Timest
             it.shown("message_id", event.reply)
         })
         .string("finish_reason", &outcome.finish_reason)
+        .maybe(outcome.heard(), |it, (offset, unsaid)| {
+            it.number("offset", offset).escaped("unsaid", unsaid)
+        })
         .maybe(outcome.usage.as_ref(), |it, usage| {
             it.raw("usage", usage.get())
         })

@@ -7,7 +7,7 @@ use super::{
     listening::{audio_end, audio_start, say_aloud},
     sockets::{MS_BYTES, REPLY, aloud, joined, scripted, sentences, words_of, written},
 };
-use crate::helpers::{DEADLINE, Socket, TestApp, prompt, types};
+use crate::helpers::{DEADLINE, Socket, TestApp, prompt, types, until, within};
 
 /// A client that plays what it is told.
 struct Player {
@@ -558,6 +558,161 @@ async fn whoever_cancels_silences_the_voice_too() {
     assert!(said.is_empty() || unsaid.is_none(), "{said:?} {unsaid:?}");
     speak_up(&mut player, Up::Writes, "c1").await;
     assert_eq!(remembered(&app), "", "nothing of it was heard");
+}
+
+/// A socket that watches a conversation.
+async fn watcher(app: &TestApp, conversation: &str) -> Socket {
+    let mut socket = app.socket().await;
+    socket
+        .send(json!({
+            "type": "start_conversation", "conversation_id": conversation,
+            "character_id": "luna", "watch": true,
+        }))
+        .await;
+    socket.until("conversation_started").await;
+    socket
+}
+
+#[tokio::test]
+async fn who_watches_is_told_what_was_cut_of_a_reply() {
+    let app = scripted().await;
+    app.simulator.script(Script::new().text(REPLY));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut watcher = watcher(&app, "c1").await;
+    let path = "/conversation/c1/events";
+    let mut events = app.http.get(app.url(path)).send().await.unwrap();
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio_complete").await;
+    let ended = watcher.until("response_complete").await.pop().unwrap();
+    assert_eq!((ended.get("offset"), ended.get("unsaid")), (None, None));
+    player.report((player.pieces.len() / 2, 100)).await;
+    // It watches itself, too, and goes on with another reply.
+    let watch = json!({"type": "resume", "conversation_id": "c1"});
+    player.socket.send(watch).await;
+    player.take_until("resumed").await;
+
+    player.socket.send(json!({"type": "cancel"})).await;
+    player.take_until("response_cut").await;
+    speak_up(&mut player, Up::Writes, "c1").await;
+
+    let (said, unsaid) = stored(&app, "c1", &player.turn).await;
+    let told = watcher.until("response_cut").await.pop().unwrap();
+    let cut = json!({
+        "type": "response_cut", "conversation_id": "c1", "turn_id": player.turn,
+        "message_id": ended["message_id"], "offset": said.len(), "unsaid": unsaid.unwrap(),
+    });
+    assert_eq!(told, cut);
+    let next = watcher.until("response_complete").await;
+    assert_eq!(types(&next)[0], "user_message");
+    assert!(!types(&next).contains(&"response_cut"));
+    // An `EventSource` is told it without a place: it goes on where it was.
+    let mut told = String::new();
+    while !told.contains("All right.") {
+        let piece = within("the events", events.chunk()).await.unwrap().unwrap();
+        told.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    let event = told
+        .split("\n\n")
+        .find(|event| event.contains("response_cut"))
+        .unwrap();
+    let json = event.strip_prefix("data: ").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(json).unwrap(), cut);
+}
+
+#[tokio::test]
+async fn the_end_of_a_reply_that_is_interrupted_tells_what_was_heard_of_it() {
+    let app = scripted().await;
+    let gate = app.simulator.gate();
+    let script = Script::new().text(REPLY);
+    app.simulator.script(script.hold_at(words_of(2), &gate));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut watcher = watcher(&app, "c1").await;
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio").await;
+    gate.reached(1, DEADLINE).await.unwrap();
+    player.report((0, 17 * CHARACTER_MS)).await;
+
+    speak_up(&mut player, Up::Writes, "c1").await;
+
+    let (said, unsaid) = stored(&app, "c1", &player.turn).await;
+    let ended = watcher.until("response_complete").await.pop().unwrap();
+    assert_eq!(ended["turn_id"], player.turn);
+    assert_eq!(ended["finish_reason"], "cancelled");
+    assert_eq!(ended["offset"], said.len());
+    assert_eq!(ended["unsaid"].as_str(), unsaid.as_deref());
+}
+
+#[tokio::test]
+async fn whoever_cancels_silences_a_reply_that_is_written_to_its_end() {
+    let app = scripted().await;
+    app.simulator.script(Script::new().text(REPLY));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio_complete").await;
+    let place = (player.pieces.len() / 2, 100);
+    player.report(place).await;
+    let heard = player.heard(place).to_owned();
+    // The report has come.
+    player.socket.send(json!({"type": "ping"})).await;
+    player.take_until("pong").await;
+
+    let other = json!({"turn_id": "0198c0de-0000-7000-8000-000000000000"});
+    app.post("/conversation/c1/cancel", other).await;
+    player.socket.send(json!({"type": "ping"})).await;
+    player.take_until("pong").await;
+    assert!(!player.has_seen("audio_stop"), "another turn's");
+    let response = app.post("/conversation/c1/cancel", json!({})).await;
+
+    assert_eq!(response.status(), 200);
+    player.take_until("audio_stop").await;
+    until("the reply as it was heard", async || {
+        let (said, _) = stored(&app, "c1", &player.turn).await;
+        (said.trim_end() == heard.trim_end()).then_some(())
+    })
+    .await;
+    speak_up(&mut player, Up::Writes, "c1").await;
+    player.assert_silenced();
+    assert_eq!(remembered(&app).trim_end(), heard.trim_end());
+}
+
+#[tokio::test]
+async fn a_voice_that_fails_for_good_is_over_once_its_reply_is_cancelled() {
+    let app = scripted().await;
+    let gate = app.simulator.gate();
+    let script = Script::new().text(REPLY);
+    app.simulator.script(script.hold_at(words_of(1) + 1, &gate));
+    app.simulator
+        .elevenlabs()
+        .set_default("fault=elevenlabs:quota_exceeded");
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio_error").await;
+
+    player.socket.send(json!({"type": "cancel"})).await;
+
+    player.take_until("audio_complete").await;
+    assert!(player.has_seen("response_complete"));
+    assert!(!player.has_seen("audio_stop"));
+}
+
+#[tokio::test]
+async fn an_utterance_that_is_refused_interrupts_nothing() {
+    let app = scripted().await;
+    app.simulator.script(Script::new().text(REPLY));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut player = Player::asking(&app, "c1").await;
+    player.take_until("audio_complete").await;
+    player.report((0, 0)).await;
+    let mut refused = audio_start("c1");
+    refused["format"] = json!("ulaw_8000");
+
+    player.socket.send(refused).await;
+
+    player.take_until("error").await;
+    player.socket.send(json!({"type": "ping"})).await;
+    player.take_until("pong").await;
+    assert!(!player.has_seen("audio_stop"));
+    speak_up(&mut player, Up::Speaks, "c1").await;
+    player.assert_silenced();
 }
 
 #[tokio::test]

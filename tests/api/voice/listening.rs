@@ -8,7 +8,7 @@ use super::{
     sockets::{FORMAT, aloud, sentences},
     voiced,
 };
-use crate::helpers::{DEADLINE, Setup, Socket, TestApp, prompt, types};
+use crate::helpers::{DEADLINE, Setup, Socket, TestApp, prompt, types, until};
 
 /// `audio_start`.
 pub(super) fn audio_start(conversation: &str) -> Value {
@@ -425,6 +425,55 @@ async fn what_is_said_in_a_row_is_answered_in_that_order() {
     assert_eq!(transcripts, ["the first", "the second"]);
     let said = app.said("c1").await;
     assert_eq!((&*said[0].1, &*said[2].1), ("the first", "the second"));
+}
+
+#[tokio::test]
+async fn what_was_said_is_answered_though_its_client_left() {
+    let app = voiced().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .whisper()
+        .script(Script::new().text("the first").hold_headers(&gate));
+    app.simulator
+        .whisper()
+        .set_default(Script::new().text("the second"));
+    let mut socket = app.socket().await;
+    for number in 0..2 {
+        socket.send(audio_start("c1")).await;
+        say_aloud(&mut socket, &sound(70 + number, 3_000)).await;
+        socket.send(audio_end()).await;
+        if number == 0 {
+            gate.reached(1, DEADLINE).await.unwrap();
+        }
+    }
+    let heard = app.simulator.wait_for(
+        "both uploads",
+        |counters| counters.transcription_requests >= 2,
+        DEADLINE,
+    );
+    heard.await.unwrap();
+
+    drop(socket);
+    until("the socket to be gone", async || {
+        let metrics = app.get("/metrics").await.text().await.unwrap();
+        metrics.contains("idol_router_websockets 0\n").then_some(())
+    })
+    .await;
+    gate.open();
+
+    let said = until("both to be answered", async || {
+        let response = app.get("/conversation/c1").await;
+        let is_there = response.status() == 200;
+        let said = if is_there {
+            app.said("c1").await
+        } else {
+            vec![]
+        };
+        (said.len() == 4).then_some(said)
+    })
+    .await;
+    assert_eq!((&*said[0].1, &*said[2].1), ("the first", "the second"));
+    app.assert_nothing_left().await;
 }
 
 #[tokio::test]

@@ -8,6 +8,10 @@ use reqwest::{
     multipart::{Form, Part},
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::{audio_of, decoded, voiced};
 use crate::helpers::{Setup, TestApp, prompt, refused, within};
@@ -273,7 +277,7 @@ async fn too_short_and_too_long_have_their_own_errors() {
     let long = upload(&app, "/transcribe", file(vec![1; 3_000_001], "a.mp3", "")).await;
     let error = refused(long, 413, "payload_too_large").await;
     let sentence = error["error"].as_str().unwrap();
-    assert!(sentence.contains("3000000"), "{sentence}");
+    assert_eq!(sentence, "The audio is larger than 3000000 bytes");
     app.assert_nothing_left().await;
 
     // The upstream's.
@@ -433,7 +437,10 @@ async fn the_same_upload_is_kept_once_however_it_is_written_down() {
     };
     for text in ["One way.", "Another way."] {
         app.simulator.whisper().script(Script::new().text(text));
-        assert_eq!(send(audio(), "key-0123456789ab").await.status(), 200);
+        let response = send(audio(), "key-0123456789ab").await;
+        assert_eq!(response.status(), 200);
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["text"], "One way.", "what was kept was said");
         let said = app.said("c1").await;
         assert_eq!(said, [("user".to_owned(), "One way.".to_owned())]);
     }
@@ -447,4 +454,66 @@ async fn the_same_upload_is_kept_once_however_it_is_written_down() {
     );
     assert_eq!(error.await["text"], transcript(100_000));
     assert_eq!(app.said("c1").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_comes_again_is_not_written_down_again() {
+    let app = voiced().await;
+    let send = async |bytes: Vec<u8>| {
+        let form = Form::new().text("conversation_id", "c1");
+        let form = form.part("file", part(bytes, "a.mp3", ""));
+        let request = app.http.post(app.url("/transcribe")).multipart(form);
+        let request = request.header("Idempotency-Key", "key-0123456789ab");
+        within("an answer", request.send()).await.unwrap()
+    };
+    for _ in 0..2 {
+        let response = send(audio()).await;
+        assert_eq!(response.status(), 200);
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["text"], transcript(100_000));
+        assert_eq!(app.simulator.counters().audio_uploads_begun, 1);
+    }
+    let usage = app.document("c1").await["voice_usage"].clone();
+    assert_eq!(usage["seconds_heard"], 7.0, "{usage}");
+
+    let other = audio().into_iter().rev().collect();
+    refused(send(other).await, 422, "idempotency_mismatch").await;
+
+    assert_eq!(app.simulator.counters().audio_uploads_begun, 1);
+    assert_eq!(app.said("c1").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_says_it_is_too_large_is_refused_before_it_comes() {
+    let setup = Setup::new().voiced().set("MAX_AUDIO_BYTES", "100000");
+    let app = setup.start().await;
+    let url = app.url("/transcribe");
+    let address = url.strip_prefix("http://").unwrap();
+    let (address, _) = address.split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = "POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\
+        Content-Type: multipart/form-data; boundary=B\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+
+    // Nothing of it was sent.
+    let mut answer = [0; 12];
+    within("an answer", stream.read_exact(&mut answer))
+        .await
+        .unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn fields_that_are_too_large_together_are_named() {
+    let app = voiced().await;
+    let mut form = Form::new();
+    for number in 0..5 {
+        form = form.text(format!("field{number}"), "x".repeat(60_000));
+    }
+    let form = form.part("file", part(audio(), "a.mp3", ""));
+    let response = upload(&app, "/v1/audio/transcriptions", form).await;
+    assert_eq!(response.status(), 400);
+    let error: Value = response.json().await.unwrap();
+    assert_eq!(error["error"]["param"], "field4");
+    assert_eq!(app.simulator.counters().audio_uploads_begun, 0);
 }

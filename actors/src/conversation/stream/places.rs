@@ -417,6 +417,7 @@ mod tests {
                 EventBody::Finish { .. } => ("finish", String::new()),
                 EventBody::Usage { .. } => ("usage", String::new()),
                 EventBody::Ended(_) => ("ended", String::new()),
+                EventBody::Cut { .. } => ("cut", String::new()),
             };
             match said.last_mut() {
                 Some((last, joined)) if *last == kind && !text.is_empty() => joined.push_str(&text),

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Target, form::Form, transcript};
+use super::{Target, form::Form, length::Length, transcript};
 use crate::provider::{
     Upstream, UpstreamError, UpstreamErrorKind,
     attempts::{Attempts, Next, Reached},
@@ -29,7 +29,7 @@ use crate::provider::{
     endpoint::{Refusal, read_body},
     failure,
     hearing::{Transcribe, Transcript, UploadPart},
-    protection::{Call, Counted, Protection, Went},
+    protection::{Call, Counted, Payment, Protection, Went},
     report::Report,
 };
 
@@ -56,6 +56,7 @@ struct Upload {
 struct Source {
     parts: mpsc::Receiver<UploadPart>,
     form: Form,
+    length: Length,
     /// Told when the last part is taken.
     whole: Option<oneshot::Sender<()>>,
     left: Left,
@@ -92,6 +93,7 @@ impl Transcribing {
             source: Arc::new(Mutex::new(Source {
                 parts,
                 form,
+                length: Length::default(),
                 whole: Some(whole_sender),
                 left: Left::Parts,
             })),
@@ -111,6 +113,7 @@ impl Transcribing {
     ) -> Result<Transcript, UpstreamError> {
         let model: Arc<str> = self.target.defaults.model.as_str().into();
         let mut attempts = Attempts::new(self.target.retry, 1);
+        let mut paid: Option<Payment> = None;
         loop {
             let error = match self.protection.admit(&model, whole).await {
                 Err(error) => error,
@@ -119,17 +122,29 @@ impl Transcribing {
                     let (ended, went) = self.request(upload, &mut uploaded, whole, &out).await;
                     out.ended(went);
                     match ended {
-                        Ok(transcript) => return Ok(transcript),
+                        Ok(transcript) => {
+                            if paid.is_none() {
+                                self.protection.earned();
+                            }
+                            return Ok(upload.measured(transcript).await);
+                        }
                         Err(error) => error,
                     }
                 }
             };
+            if let Some(paid) = paid.take() {
+                paid.lose();
+            }
             // What was sent in part is gone.
             if upload.begun.load(Ordering::Acquire) {
                 return Err(error);
             }
             match attempts.failed(&error, Reached::Nothing, fastrand::f64()) {
                 Next::Ask { after, .. } if Instant::now() + after < whole => {
+                    paid = self.protection.pay();
+                    if paid.is_none() {
+                        return Err(error);
+                    }
                     self.protection.count(Counted::Retry);
                     sleep_until(Instant::now() + after).await;
                 }
@@ -209,6 +224,18 @@ impl Transcribing {
 }
 
 impl Upload {
+    /// A transcript with the length of what was heard, if the upstream did not tell it.
+    async fn measured(&self, transcript: Transcript) -> Transcript {
+        let seconds = match transcript.seconds {
+            Some(told) => Some(told),
+            None => self.source.lock().await.length.seconds(),
+        };
+        Transcript {
+            seconds,
+            ..transcript
+        }
+    }
+
     /// The bytes of the form, as its parts come.
     fn bytes(self) -> impl Stream<Item = Result<Bytes, GivenUp>> + Send + 'static {
         let pieces = stream::unfold(self, |upload| async move {
@@ -239,6 +266,9 @@ impl Source {
                 // Who does not wait for the answer need not know.
                 let _gone = whole.send(());
             }
+        }
+        if let UploadPart::Audio(bytes) = &part {
+            self.length.push(bytes);
         }
         Some(Ok(self.form.write(part)))
     }

@@ -14,9 +14,17 @@ struct Body {
     text: Option<String>,
     /// verbose_json's.
     duration: Option<Value>,
+    /// verbose_json's.
+    #[serde(default)]
+    segments: Option<Vec<Segment>>,
     usage: Option<Usage>,
     /// whisper.cpp may send it with status 200.
     error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Segment {
+    end: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -52,10 +60,13 @@ pub(super) fn read(media: &str, body: Bytes) -> Result<Transcript, UpstreamError
         _ => None,
     });
     let told = read.usage.and_then(|usage| usage.seconds);
+    let segments = read.segments.unwrap_or_default();
+    let last_heard = segments.last().and_then(|segment| segment.end);
     Ok(Transcript {
         text: joined(&read.text.ok_or_else(malformed)?),
         seconds: told
             .or(duration)
+            .or(last_heard)
             .filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
         raw: (body, media.to_owned()),
     })
@@ -106,6 +117,13 @@ mod tests {
                 "a",
                 Some(2.5),
             ),
+            (
+                json,
+                r#"{"text":"a","segments":[{"end":1.5,"id":0},{"end":4.25}]}"#,
+                "a",
+                Some(4.25),
+            ),
+            (json, r#"{"text":"a","segments":null}"#, "a", None),
             (
                 json,
                 r#"{"duration":"2.5","text":"a","error":null}"#,
