@@ -11,7 +11,7 @@ use idol_actors::{
         attempts::{RetryPolicy, RetryWaits},
         breaker::BreakerPolicy,
         elevenlabs::{ElevenLabs, ElevenLabsConfig, SpeechDeadlines, SpeechRoom},
-        embedded::voice::EmbeddedVoice,
+        embedded::voice::{EmbeddedVoice, MODEL as EMBEDDED_MODEL},
         hearing::Transcribe,
         protection::{Protection, ProtectionPolicy},
         speech::Speak,
@@ -22,7 +22,7 @@ use idol_actors::{
 use crate::{
     config::{Config, SpeechProvider},
     session::ahead::AudioAhead,
-    wire::voice::VoiceDefaults,
+    wire::voice::{SpeechModels, VoiceDefaults},
 };
 
 /// Calls of one upstream at once, beyond which its own limits are not what holds.
@@ -78,12 +78,20 @@ impl VoiceParts {
             let protection = protection(Upstream::Whisper, config);
             (whisper(config, waits), protection)
         });
+        let (model_id, models) = match speech {
+            SpeechParts::Embedded => (EMBEDDED_MODEL.to_owned(), SpeechModels::DefaultAlone),
+            SpeechParts::ElevenLabs(..) | SpeechParts::NotConfigured => {
+                let default = config.elevenlabs.default_model_id.clone();
+                (default, SpeechModels::Named)
+            }
+        };
         Self {
             speech,
             hearing,
             defaults: Arc::new(VoiceDefaults {
                 voice_id: config.elevenlabs.default_voice_id.clone(),
-                model_id: config.elevenlabs.default_model_id.clone(),
+                model_id,
+                models,
             }),
             audio_bytes_max: config.whisper.audio_bytes_max,
             audio_ahead: AudioAhead::default(),

@@ -19,7 +19,7 @@ use idol_actors::{
 
 use serde_json::Value;
 
-use super::{body, upload};
+use super::{body, speech::SPEECH_MODEL, upload};
 use crate::{
     error::ApiError,
     server::Server,
@@ -121,6 +121,7 @@ pub(super) async fn speech(
     // What fails before its first sound has a status.
     let first = speech.next().await.map_err(engine)?.unwrap_or_default();
     let mut response = HttpResponse::Ok();
+    response.insert_header((SPEECH_MODEL, &*voice.model_id));
     Ok(match stream {
         Streamed::Audio => {
             let rest = stream::try_unfold(speech, |mut speech| async {
@@ -291,7 +292,7 @@ fn asked_for(body: &[u8], defaults: &VoiceDefaults) -> Result<Asked, OpenAiError
     };
     let voice = Arc::new(Voice {
         voice_id: given(voice, &defaults.voice_id),
-        model_id: given(model, &defaults.model_id),
+        model_id: defaults.model_for(given(model, &defaults.model_id)),
         format,
         speed,
         ..(*template).clone()

@@ -10,7 +10,7 @@ use idol_actors::{
     conversation::event::Outcome,
     error::EngineError,
     provider::{Upstream, UpstreamError, UpstreamErrorKind, speech::Voice},
-    voice::format::{AudioFormat, Coding, WAV_HEADER_BYTES},
+    voice::format::{Coding, WAV_HEADER_BYTES},
 };
 
 use super::chat;
@@ -24,6 +24,9 @@ use crate::{
     },
     wire::{chat::Named, fields::Fields, query::Query, speech, voice},
 };
+
+/// The header that tells which model speaks.
+pub(super) const SPEECH_MODEL: &str = "X-Speech-Model";
 
 /// How an answer that holds speech is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,7 @@ pub(super) async fn tts(
             message: Some(started.reply),
         }),
     })?;
-    Ok(answer(form, &text, &audio, voice.format, Some(&named)))
+    Ok(answer(form, &text, &audio, &voice, Some(&named)))
 }
 
 /// Answers with the reply spoken while it is written. What fails before the first sound has a status;
@@ -136,6 +139,7 @@ pub(super) async fn stream(
         .insert_header((header::CONTENT_TYPE, voice.format.mime()))
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header(("X-Accel-Buffering", "no"))
+        .insert_header((SPEECH_MODEL, &*voice.model_id))
         .insert_header(("X-Turn-Id", started.turn.to_string()))
         .insert_header(("X-Message-Id", started.reply.to_string()))
         .streaming(Box::pin(audio));
@@ -213,13 +217,14 @@ pub(super) fn answer(
     form: Form,
     text: &str,
     audio: &Bytes,
-    format: AudioFormat,
+    voice: &Voice,
     named: Option<&Named>,
 ) -> HttpResponse {
+    let format = voice.format;
     let spelled = named.map(|named| named.spelled.as_str());
     match form {
         Form::Json => {
-            let mut response = super::json(speech::spoken(text, audio, format, spelled).end());
+            let mut response = super::json(speech::spoken(text, audio, voice, spelled).end());
             if let Some(named) = named {
                 chat::name_conversation(&mut response, named);
             }
@@ -231,6 +236,7 @@ pub(super) fn answer(
                 header::CONTENT_DISPOSITION,
                 speech::disposition(text, format),
             ))
+            .insert_header((SPEECH_MODEL, &*voice.model_id))
             .insert_header(("X-Conversation-Id", spelled.unwrap_or_default()))
             .body(audio.clone()),
     }

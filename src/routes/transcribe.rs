@@ -105,13 +105,7 @@ pub(super) async fn transcribe(
     let audio = whole(&server, &text, &voice, &account).await;
     let audio =
         audio.map_err(|error| unspoken(error, &text, conversation.as_ref(), kept.as_ref()))?;
-    Ok(answer(
-        form,
-        &text,
-        &audio,
-        voice.format,
-        conversation.as_ref(),
-    ))
+    Ok(answer(form, &text, &audio, &voice, conversation.as_ref()))
 }
 
 /// What a form asks for, but for the text.

@@ -1,16 +1,17 @@
 //! Answers that hold speech.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use idol_actors::voice::format::AudioFormat;
+use idol_actors::{provider::speech::Voice, voice::format::AudioFormat};
 
 use super::json::Object;
 
 /// Characters of a text that the name of its file begins with.
 const NAME_CHARACTERS: usize = 50;
 
-/// The answer of `POST /tts` and `/transcribe`; members in the ancestor's order.
+/// The answer of `POST /tts` and `/transcribe`; members in the ancestor's order, and the model that
+/// spoke.
 #[must_use]
-pub fn spoken(text: &str, audio: &[u8], format: AudioFormat, spelled: Option<&str>) -> Object {
+pub fn spoken(text: &str, audio: &[u8], voice: &Voice, spelled: Option<&str>) -> Object {
     let object = Object::with_capacity(audio.len() / 3 * 4 + text.len() + 256)
         .string("text", text)
         .escaped("audio_base64", &STANDARD.encode(audio));
@@ -19,8 +20,9 @@ pub fn spoken(text: &str, audio: &[u8], format: AudioFormat, spelled: Option<&st
         None => object.raw("conversation_id", "null"),
     };
     object
-        .escaped("audio_format", format.extension())
+        .escaped("audio_format", voice.format.extension())
         .number("audio_size_bytes", audio.len())
+        .string("speech_model", &voice.model_id)
 }
 
 /// The `Content-Disposition` of a download: a name that every client takes (RFC 6266), and behind it

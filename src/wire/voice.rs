@@ -13,6 +13,28 @@ pub struct VoiceDefaults {
     pub voice_id: String,
     /// Speech model of a request that names none.
     pub model_id: String,
+    /// Whether a request may name another one.
+    pub models: SpeechModels,
+}
+
+/// Which speech models there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpeechModels {
+    /// Those of the provider.
+    Named,
+    /// The default alone: who speaks says what it is, whatever was asked for.
+    DefaultAlone,
+}
+
+impl VoiceDefaults {
+    /// The model that speaks for a request.
+    #[must_use]
+    pub fn model_for(&self, named: String) -> String {
+        match self.models {
+            SpeechModels::Named => named,
+            SpeechModels::DefaultAlone => self.model_id.clone(),
+        }
+    }
 }
 
 /// Longest id of a voice or a speech model, in bytes.
@@ -29,9 +51,10 @@ pub fn voice_of(fields: &mut Fields<'_>, defaults: &VoiceDefaults) -> Arc<Voice>
             None => AudioFormat::MP3_44100_128,
         },
     };
+    let model_id = id_of(fields, "model_id", &defaults.model_id);
     Arc::new(Voice {
         voice_id: id_of(fields, "voice_id", &defaults.voice_id),
-        model_id: id_of(fields, "model_id", &defaults.model_id),
+        model_id: defaults.model_for(model_id),
         format,
         stability: fields.number("stability", 0.0, 1.0).unwrap_or(0.5),
         similarity_boost: fields.number("similarity_boost", 0.0, 1.0).unwrap_or(0.75),

@@ -4,7 +4,7 @@
 //! reply is kept then is what the client says it played; a client that never says so is taken to
 //! have read it all.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, Response, WrapFuture};
 use idol_actors::{
@@ -16,11 +16,11 @@ use idol_actors::{
     id::TurnId,
     json_text::unescape,
     log::entry::CANCELLED,
-    provider::speech::Timing,
+    provider::speech::{Timing, Voice},
     speaker::{
         More, Over, Piece, Played, Rest, Silence, Silenced, Speaker, SpeakerConfig, Sums, Voiced,
     },
-    voice::{format::AudioFormat, segmenter::SegmenterOptions},
+    voice::segmenter::SegmenterOptions,
 };
 use tokio::sync::oneshot;
 
@@ -43,7 +43,7 @@ pub(super) struct SpeechUnderWay {
     named: Named,
     speaker: Addr<Speaker>,
     carriage: Carriage,
-    format: AudioFormat,
+    voice: Arc<Voice>,
     sounds: Sounds,
     /// Bytes of the reply's text that the speaker was given.
     text_bytes: u64,
@@ -128,7 +128,8 @@ impl WsSession {
                 // The text goes on.
                 let spelled = &named.spelled;
                 ctx.text(socket::audio_error(spelled, turn, (0, 0), &error));
-                ctx.text(socket::audio_complete(spelled, turn, &Sums::default()));
+                let (sums, model) = (Sums::default(), &voice.voice.model_id);
+                ctx.text(socket::audio_complete(spelled, turn, &sums, model));
                 return;
             }
         };
@@ -148,7 +149,7 @@ impl WsSession {
             named: named.clone(),
             speaker: speaker.start(),
             carriage: voice.carriage,
-            format: voice.voice.format,
+            voice: voice.voice,
             sounds: Sounds::Coming,
             text_bytes: 0,
             playback: Playback::default(),
@@ -356,7 +357,8 @@ impl WsSession {
         let Some(speech) = self.speech.as_deref_mut().filter(is_its) else {
             return;
         };
-        let (spelled, turn, format) = (&speech.named.spelled, speech.turn, speech.format);
+        let (spelled, turn) = (&speech.named.spelled, speech.turn);
+        let format = speech.voice.format;
         match &msg.piece {
             Piece::Audio {
                 sequence,
@@ -397,7 +399,8 @@ impl WsSession {
                 speech.playback.told(0, Instant::now());
             }
             Piece::Complete(sums) => {
-                ctx.text(socket::audio_complete(spelled, turn, sums));
+                let model = &speech.voice.model_id;
+                ctx.text(socket::audio_complete(spelled, turn, sums, model));
                 speech.sounds = Sounds::Told;
                 self.go_when_all_is_told(ctx);
             }

@@ -518,11 +518,13 @@ fn reasoning_of(fields: &mut Fields<'_>) -> Reasoning {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::voice::SpeechModels;
 
     fn parse(text: &str) -> Result<ClientMessage, Refused> {
         let voices = VoiceDefaults {
             voice_id: "v".to_owned(),
             model_id: "m".to_owned(),
+            models: SpeechModels::Named,
         };
         ClientMessage::parse(text, &voices)
     }

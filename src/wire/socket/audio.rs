@@ -104,13 +104,14 @@ pub fn audio_error(
         .end()
 }
 
-/// `audio_complete`: all of a reply was told.
+/// `audio_complete`: all of a reply was told, which this model spoke.
 #[must_use]
-pub fn audio_complete(spelled: &str, turn: TurnId, sums: &Sums) -> String {
+pub fn audio_complete(spelled: &str, turn: TurnId, sums: &Sums, model: &str) -> String {
     typed("audio_complete", spelled, 64)
         .shown("turn_id", turn)
         .number("duration_ms", sums.duration.as_millis())
         .number("characters", sums.characters)
+        .string("model", model)
         .end()
 }
 

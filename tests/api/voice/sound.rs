@@ -88,10 +88,15 @@ async fn the_demo_speaks() {
     let messages = socket.until("audio_complete").await;
     let text = crate::helpers::content_of(&messages);
     assert!(sentences(&messages).iter().all(|it| it.error.is_none()));
-    assert!(!text.is_empty() && messages.last().unwrap()["duration_ms"].as_u64() > Some(500));
+    let complete = messages.last().unwrap();
+    assert!(!text.is_empty() && complete["duration_ms"].as_u64() > Some(500));
+    // It says what it is.
+    assert_eq!(complete["model"], "embedded/tones");
 
-    let body = crate::helpers::say("c1", "What is my name?");
+    let mut body = crate::helpers::say("c1", "What is my name?");
+    body["model_id"] = "eleven_v3".into();
     let response = app.post("/tts?download=true", body).await;
+    assert_eq!(response.headers()["x-speech-model"], "embedded/tones");
     assert_eq!(response.headers()["content-type"], "audio/mpeg");
     let audio = response.bytes().await.unwrap();
     assert!(audio.len() > 8_000 && audio[0] == 0xFF, "{}", audio.len());

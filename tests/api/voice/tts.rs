@@ -21,6 +21,7 @@ async fn a_reply_is_written_and_spoken_in_the_ancestors_shape() {
     assert_eq!(answer["conversation_id"], "c1");
     assert_eq!(answer["audio_format"], "mp3");
     assert_eq!(answer["audio_size_bytes"], audio.len());
+    assert_eq!(answer["speech_model"], "eleven_turbo_v2_5");
     let places = [
         "text",
         "audio_base64",

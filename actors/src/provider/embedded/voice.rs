@@ -11,6 +11,9 @@ use crate::{
     voice::tones::{Tones, synthesize},
 };
 
+/// What the demo's voice is called, so that nobody takes it for another one.
+pub const MODEL: &str = "embedded/tones";
+
 /// Bytes that are told at once: a second of the default format.
 const PIECE_BYTES: usize = 16_000;
 
