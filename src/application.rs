@@ -48,6 +48,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    claims::Claims,
     config::{self, AllowedOrigins, Config},
     mirrors::Mirrors,
     request_id::name_request,
@@ -239,6 +240,7 @@ impl Application {
                 engine: engine.clone(),
                 log: log.clone(),
                 sockets: sockets.clone(),
+                claims: Claims::default(),
                 mirror: mirrors.json_files_state(),
                 supabase: mirrors.supabase_state(),
                 registry: Arc::new(registry),
@@ -453,6 +455,7 @@ struct Parts {
     engine: Engine,
     log: Arc<SqliteLog>,
     sockets: Arc<Sockets>,
+    claims: Claims,
     mirror: watch::Receiver<MirrorState>,
     supabase: Option<watch::Receiver<SupabaseState>>,
     registry: Arc<Registry>,
@@ -496,6 +499,7 @@ fn serve(config: &Config, listener: TcpListener, parts: &Parts) -> Result<HttpRu
             voice_parts: parts.voices.clone(),
             defaults: defaults.clone(),
             sockets: parts.sockets.clone(),
+            claims: parts.claims.clone(),
             log: parts.log.clone(),
             mirror: parts.mirror.clone(),
             supabase: parts.supabase.clone(),

@@ -249,6 +249,10 @@ impl ApiError {
             Self::Engine {
                 error: EngineError::Invalid { field, message },
                 ..
+            }
+            | Self::Unspoken {
+                error: EngineError::Invalid { field, message },
+                ..
             } => list(&[FieldError {
                 kind: "value_error",
                 loc: vec![Step::Name("body".into()), Step::Name((*field).into())],
@@ -269,6 +273,10 @@ impl ApiError {
                 input: None,
             }]),
             Self::Engine {
+                error: EngineError::KeyReused,
+                ..
+            }
+            | Self::Unspoken {
                 error: EngineError::KeyReused,
                 ..
             } => list(&[FieldError {

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod application;
+pub mod claims;
 pub mod config;
 pub mod error;
 pub mod healthcheck;

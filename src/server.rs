@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::{
+    claims::Claims,
     config::{Mode, Timestamps},
     error::ApiError,
     sockets::Sockets,
@@ -37,6 +38,8 @@ pub struct Server {
     pub defaults: Arc<Defaults>,
     /// The open sockets of all workers.
     pub sockets: Arc<Sockets>,
+    /// Requests that are being worked out before their conversation hears of them, of all workers.
+    pub claims: Claims,
     /// The log, for the readiness page.
     pub log: Arc<SqliteLog>,
     /// What the JSON files lack, for the readiness page.

@@ -91,6 +91,7 @@ impl VoiceParts {
             defaults: Arc::new(VoiceDefaults {
                 voice_id: config.elevenlabs.default_voice_id.clone(),
                 model_id,
+                hearing_model_id: config.whisper.model.clone(),
                 models,
             }),
             audio_bytes_max: config.whisper.audio_bytes_max,

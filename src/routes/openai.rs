@@ -177,7 +177,8 @@ pub(super) async fn transcriptions(
     let seconds = VoiceUsage::heard(heard.seconds.unwrap_or_default());
     server.voice_account(None).count(seconds).await;
     let field = |name| uploaded.fields.get(name).map(String::as_str);
-    if is_to_be_streamed(field("stream"), field("model")) {
+    let model = field("model").unwrap_or(&server.voices.defaults.hearing_model_id);
+    if is_to_be_streamed(field("stream"), model) {
         // The upstream is asked for all of it at once, which its events then tell.
         let events = [
             openai::transcript_delta(&heard.text),
@@ -213,11 +214,10 @@ impl upload::Asker for Anybody {
     }
 }
 
-/// Whether a transcript is told in events. OpenAI does not do so with `whisper-1`, which is what is
-/// asked where nothing else is named.
-fn is_to_be_streamed(stream: Option<&str>, model: Option<&str>) -> bool {
+/// Whether a transcript is told in events. OpenAI does not do so with `whisper-1`.
+fn is_to_be_streamed(stream: Option<&str>, model: &str) -> bool {
     let is_wanted = stream.is_some_and(|it| it == "1" || it.eq_ignore_ascii_case("true"));
-    is_wanted && model.is_some_and(|model| model != "whisper-1")
+    is_wanted && model != "whisper-1"
 }
 
 /// A transcript as the upstream told it, but for its text, which some begin with a space and break

@@ -112,9 +112,9 @@ pub(super) async fn stream(
         .await
         .map_err(fault)?;
     // A reply without a word to be spoken has no audio.
-    let first = match pieces.recv().await {
-        Some(Ok(first)) => first,
-        Some(Err(error)) => {
+    let first = match tts_stream::next(&mut pieces).await {
+        Ok(first) => first,
+        Err(error) => {
             // The reply goes on, and can be read.
             return Err(ApiError::Unspoken {
                 error,
@@ -126,13 +126,17 @@ pub(super) async fn stream(
                 }),
             });
         }
-        None => Bytes::new(),
     };
     let spelled = named.spelled.clone();
-    let rest = futures::stream::unfold(pieces, |mut pieces| async move {
-        pieces.recv().await.map(|piece| (piece, pieces))
+    let left = first.as_ref().map(|_| pieces);
+    let rest = futures::stream::try_unfold(left, |left| async {
+        let Some(mut pieces) = left else {
+            return Ok(None);
+        };
+        let piece = tts_stream::next(&mut pieces).await?;
+        Ok(piece.map(|piece| (piece, Some(pieces))))
     });
-    let audio = futures::stream::iter([Ok(first)])
+    let audio = futures::stream::iter(first.map(Ok))
         .chain(rest)
         .map(move |piece| piece.map_err(|error| ApiError::of(error, &spelled)));
     let mut response = HttpResponse::Ok()
@@ -156,6 +160,12 @@ fn text_of(outcome: &Outcome) -> String {
     idol_actors::json_text::unescape(escaped)
 }
 
+/// Most characters that are spoken whole: some three quarters of an hour.
+pub(super) const WHOLE_CHARACTERS_MAX: usize = 40_000;
+
+/// Largest speech that is gathered whole: an hour of the default format.
+const WHOLE_BYTES_MAX: usize = 64 << 20;
+
 /// A whole text, spoken.
 pub(super) async fn whole(
     server: &Server,
@@ -165,26 +175,35 @@ pub(super) async fn whole(
 ) -> Result<Bytes, EngineError> {
     let mut audio = BytesMut::new();
     let mut before = "";
-    let parts = parts_of(text);
-    if parts.is_empty() {
-        return Err(EngineError::Upstream(UpstreamError {
+    let unspeakable = |kind, message: &str| {
+        Err(EngineError::Upstream(UpstreamError {
             upstream: Upstream::OpenRouter,
-            kind: UpstreamErrorKind::Failed,
-            message: "The reply has no text that could be spoken".to_owned(),
+            kind,
+            message: message.to_owned(),
             retry_after: None,
             retryable: None,
             too_long: None,
-        }));
+        }))
+    };
+    let parts = parts_of(text);
+    if parts.is_empty() {
+        let message = "The reply has no text that could be spoken";
+        return unspeakable(UpstreamErrorKind::Failed, message);
+    }
+    if text.chars().count() > WHOLE_CHARACTERS_MAX {
+        let message = "The reply is too long to be spoken whole: ask for it at /tts/stream";
+        return unspeakable(UpstreamErrorKind::Rejected, message);
     }
     let count = parts.len();
     for part in parts {
         let mut speech = speak(server, part, before, voice, account).await?;
         let mut spoken = BytesMut::new();
+        let left = WHOLE_BYTES_MAX.saturating_sub(audio.len());
         let into = match audio.is_empty() {
             true => &mut audio,
             false => &mut spoken,
         };
-        speech.gather(into).await?;
+        speech.gather(into, left).await?;
         if !spoken.is_empty() {
             // One header for all.
             audio.extend_from_slice(

@@ -1,6 +1,6 @@
 //! `POST /transcribe`: what was said aloud, or given as text, is written down and spoken.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use idol_actors::{
@@ -16,10 +16,11 @@ use idol_actors::{
 
 use super::{
     body,
-    speech::{Form, answer, whole},
-    upload::{self, Asker, FormFields, Told, Uploaded, Wanted},
+    speech::{Form, WHOLE_CHARACTERS_MAX, answer, whole},
+    upload::{self, Asker, FormFields, Told, Uploaded, Wanted, wrong},
 };
 use crate::{
+    claims::Claim,
     error::{ApiError, UnspokenText},
     server::Server,
     wire::{
@@ -43,6 +44,7 @@ pub(super) async fn transcribe(
     let asker = FormAsker {
         server: &server,
         key: key.as_deref(),
+        claim: OnceCell::new(),
     };
     let uploaded = read(&asker, &request, payload).await?;
     let asked = Asked::of(&server, &uploaded.fields)?;
@@ -66,6 +68,10 @@ pub(super) async fn transcribe(
             None => return Err(bad("Either 'file' or 'text' must be provided")),
         },
     };
+    if text.chars().count() > WHOLE_CHARACTERS_MAX {
+        let msg = format!("String should have at most {WHOLE_CHARACTERS_MAX} characters");
+        return Err(wrong("text", "string_too_long", msg).into());
+    }
     if text.is_empty() {
         return Err(bad(match given {
             Given::Audio => "No speech was heard in the audio",
@@ -147,6 +153,8 @@ enum Given {
 struct FormAsker<'a> {
     server: &'a Server,
     key: Option<&'a str>,
+    /// Held from before the file is passed on until all is answered.
+    claim: OnceCell<Claim>,
 }
 
 impl FormAsker<'_> {
@@ -169,8 +177,14 @@ impl Asker for FormAsker<'_> {
 
     async fn wants(&self, fields: &FormFields) -> Result<Wanted, ApiError> {
         let asked = Asked::of(self.server, fields)?;
-        let known = self.known(asked.conversation.as_ref()).await?;
-        Ok(match known {
+        let named = asked.conversation.as_ref();
+        if let (Some(named), Some(key)) = (named, self.key) {
+            // One that comes again while it is heard would be paid for twice.
+            let claim = self.server.claims.claim(&named.id, key);
+            let claim = claim.ok_or_else(|| ApiError::of(EngineError::Busy, &named.spelled))?;
+            self.claim.get_or_init(|| claim);
+        }
+        Ok(match self.known(named).await? {
             Some(_) => Wanted::Digest,
             None => Wanted::Transcript,
         })

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use actix_multipart::{Field, Multipart};
-use actix_web::{http::header::ContentDisposition, web};
+use actix_multipart::{Field, Multipart, MultipartError};
+use actix_web::{error::PayloadError, http::header::ContentDisposition, web};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use idol_actors::{
@@ -13,12 +13,19 @@ use idol_actors::{
 use sha2::{Digest as _, Sha256};
 use tokio::{select, time::timeout};
 
+use self::{
+    bounded::{Bounded, Progress},
+    format::format_of,
+};
 use crate::{
     error::{ApiError, Payload},
     server::Server,
     session::hearing::Hearing,
     wire::fields::{FieldError, Step},
 };
+
+mod bounded;
+mod format;
 
 /// Longest time that an upload may take: 24.5 MiB at half a megabit a second.
 const DEADLINE: Duration = Duration::from_secs(420);
@@ -100,7 +107,7 @@ pub(super) enum Wanted {
 /// on, and those behind the file before what was heard is awaited.
 pub(super) async fn read<A: Asker>(
     server: &Server,
-    form: Multipart,
+    form: UploadForm,
     told: Told,
     asker: &A,
 ) -> Result<Uploaded, ApiError> {
@@ -108,6 +115,7 @@ pub(super) async fn read<A: Asker>(
         server,
         told,
         asker,
+        progress: form.progress,
         fields: BTreeMap::new(),
         count: 0,
         bytes: 0,
@@ -115,7 +123,7 @@ pub(super) async fn read<A: Asker>(
         file: File::None,
         digest: Sha256::new(),
     };
-    match timeout(DEADLINE, reading.parts(form)).await {
+    match timeout(DEADLINE, reading.parts(form.parts)).await {
         Ok(read) => read?,
         Err(_elapsed) => return Err(ApiError::BodyTimeout),
     }
@@ -139,6 +147,7 @@ struct Reading<'a, A> {
     server: &'a Server,
     told: Told,
     asker: &'a A,
+    progress: Progress,
     fields: FormFields,
     /// How many fields came.
     count: usize,
@@ -172,7 +181,7 @@ impl File {
 impl<A: Asker> Reading<'_, A> {
     async fn parts(&mut self, mut form: Multipart) -> Result<(), ApiError> {
         while let Some(field) = form.next().await {
-            let field = field.map_err(|error| unreadable(&error))?;
+            let field = self.read(field)?;
             let name = field.name().unwrap_or_default().to_owned();
             match name.as_str() {
                 "file" if !matches!(self.file, File::None) => {
@@ -181,18 +190,34 @@ impl<A: Asker> Reading<'_, A> {
                 "file" => self.file(field).await?,
                 _ => self.field(name, field).await?,
             }
-            if self.file.hearing().is_some_and(Hearing::is_over) {
-                // It was refused: no more need come.
+            if let File::Heard(hearing) = &mut self.file
+                && hearing.is_over()
+                && hearing.is_refused().await
+            {
+                // No more need come.
                 break;
             }
         }
         Ok(())
     }
 
+    /// Something that was read of the form.
+    fn read<T>(&self, read: Result<T, MultipartError>) -> Result<T, ApiError> {
+        self.progress.made();
+        read.map_err(|error| match error {
+            MultipartError::Payload(PayloadError::Overflow) => {
+                too_large(self.server.voices.audio_bytes_max)
+            }
+            error => ApiError::BadRequest {
+                sentence: format!("The form cannot be read: {error}"),
+            },
+        })
+    }
+
     async fn field(&mut self, name: String, mut field: Field) -> Result<(), ApiError> {
         let mut value = Vec::new();
         while let Some(piece) = field.next().await {
-            let piece = piece.map_err(|error| unreadable(&error))?;
+            let piece = self.read(piece)?;
             if value.len() + piece.len() > FIELD_BYTES_MAX {
                 let msg = format!("Input should have at most {FIELD_BYTES_MAX} bytes");
                 return Err(wrong(&name, "string_too_long", msg).into());
@@ -245,7 +270,7 @@ impl<A: Asker> Reading<'_, A> {
         };
         let mut over = true;
         while let Some(piece) = field.next().await {
-            let piece = piece.map_err(|error| unreadable(&error))?;
+            let piece = self.read(piece)?;
             size(&piece)?;
             first.extend_from_slice(&piece);
             if first.len() >= SNIFFED_BYTES {
@@ -267,7 +292,7 @@ impl<A: Asker> Reading<'_, A> {
         if self.asker.wants(&self.fields).await? == Wanted::Digest {
             self.file = File::Compared;
             while let Some(piece) = field.next().await {
-                let piece = piece.map_err(|error| unreadable(&error))?;
+                let piece = self.read(piece)?;
                 size(&piece)?;
                 self.digest.update(&piece);
             }
@@ -304,7 +329,7 @@ impl<A: Asker> Reading<'_, A> {
             let Some(piece) = piece else {
                 break;
             };
-            let piece = piece.map_err(|error| unreadable(&error))?;
+            let piece = self.read(piece)?;
             size(&piece)?;
             self.digest.update(&piece);
             hearing
@@ -357,56 +382,6 @@ fn name_of(disposition: &ContentDisposition) -> String {
         .unwrap_or_default()
 }
 
-/// The ending and the media type of a file, by its first bytes.
-fn sniffed(first: &[u8]) -> Option<(&'static str, &'static str)> {
-    let kind = infer::get(first)?;
-    Some(match (kind.extension(), kind.mime_type()) {
-        // OpenAI takes no `.opus`.
-        ("opus", _) => ("ogg", "audio/ogg"),
-        // Nothing but its sound counts.
-        ("webm", _) => ("webm", "audio/webm"),
-        other => other,
-    })
-}
-
-/// What the provider is told of a file. A wrong ending, as of a browser's `.webm` without a name,
-/// would have it decoded as what it is not.
-fn format_of(name: &str, named_type: Option<String>, first: &[u8]) -> (String, String) {
-    let has_ending = name
-        .rsplit_once('.')
-        .is_some_and(|(before, after)| !before.is_empty() && (2..=5).contains(&after.len()));
-    let named_type = named_type.filter(|it| it != "application/octet-stream");
-    let sniffed = sniffed(first);
-    let content_type = named_type
-        .or_else(|| sniffed.map(|(_, media)| media.to_owned()))
-        .unwrap_or_else(|| "application/octet-stream".to_owned());
-    let name = match (has_ending, sniffed) {
-        (true, _) => name.to_owned(),
-        (false, Some((ending, _))) => {
-            let stem = if name.is_empty() { "audio" } else { name };
-            format!("{stem}.{ending}")
-        }
-        (false, None) => {
-            let ending = ending_of(&content_type);
-            format!("{}.{ending}", if name.is_empty() { "audio" } else { name })
-        }
-    };
-    (name, content_type)
-}
-
-/// How files of a media type end, of those that transcription takes.
-fn ending_of(content_type: &str) -> &'static str {
-    let media = content_type.split(';').next().unwrap_or_default().trim();
-    match media {
-        "audio/webm" | "video/webm" => "webm",
-        "audio/ogg" => "ogg",
-        "audio/wav" | "audio/x-wav" | "audio/wave" => "wav",
-        "audio/mp4" | "audio/m4a" | "audio/x-m4a" | "video/mp4" => "m4a",
-        "audio/flac" | "audio/x-flac" => "flac",
-        _ => "mp3",
-    }
-}
-
 /// Checks what both doors promise of a field.
 fn check(name: &str, value: &str) -> Result<(), ApiError> {
     if name != "temperature" {
@@ -422,7 +397,7 @@ fn check(name: &str, value: &str) -> Result<(), ApiError> {
     }
 }
 
-fn wrong(name: &str, kind: &'static str, msg: impl Into<String>) -> FieldError {
+pub(super) fn wrong(name: &str, kind: &'static str, msg: impl Into<String>) -> FieldError {
     FieldError {
         kind,
         loc: vec![
@@ -431,12 +406,6 @@ fn wrong(name: &str, kind: &'static str, msg: impl Into<String>) -> FieldError {
         ],
         msg: msg.into(),
         input: None,
-    }
-}
-
-fn unreadable(error: &actix_multipart::MultipartError) -> ApiError {
-    ApiError::BadRequest {
-        sentence: format!("The form cannot be read: {error}"),
     }
 }
 
@@ -456,55 +425,27 @@ pub(super) fn form(
     server: &Server,
     request: &actix_web::HttpRequest,
     payload: web::Payload,
-) -> Result<Multipart, ApiError> {
-    let length = request
-        .headers()
-        .get(actix_web::http::header::CONTENT_LENGTH);
+) -> Result<UploadForm, ApiError> {
+    let headers = request.headers();
+    let length = headers.get(actix_web::http::header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let limit = server.voices.audio_bytes_max;
     // What is not the file: the fields, and what stands around each part.
-    let around = FIELDS_BYTES_MAX + FIELDS_MAX * PART_HEAD_BYTES;
-    if length.is_some_and(|length| length > limit + around) {
+    let whole = limit + FIELDS_BYTES_MAX + FIELDS_MAX * PART_HEAD_BYTES;
+    if length.is_some_and(|length| length > whole) {
         return Err(too_large(limit));
     }
-    Ok(Multipart::new(request.headers(), payload))
+    let progress = Progress::default();
+    let bounded = Bounded::new(payload, whole, progress.clone());
+    Ok(UploadForm {
+        parts: Multipart::new(headers, bounded),
+        progress,
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_told_as_what_it_is() {
-        let webm = [
-            0x1A, 0x45, 0xDF, 0xA3, 0x01, 0, 0, 0, 0, 0, 0, 0x1F, 0x42, 0x86, 0x81, 0x01, 0x42,
-            0xF7, 0x81, 0x01, 0x42, 0xF2, 0x81, 0x04, 0x42, 0xF3, 0x81, 0x08, 0x42, 0x82, 0x84,
-            b'w', b'e', b'b', b'm',
-        ];
-        let told = |name: &str, kind: Option<&str>, first: &[u8]| {
-            let (name, kind) = format_of(name, kind.map(str::to_owned), first);
-            format!("{name} {kind}")
-        };
-        assert_eq!(
-            told("a.mp3", Some("audio/mpeg"), b"ID3"),
-            "a.mp3 audio/mpeg"
-        );
-        assert_eq!(
-            told("blob", Some("audio/webm;codecs=opus"), b"?"),
-            "blob.webm audio/webm;codecs=opus"
-        );
-        assert_eq!(told("", None, &webm), "audio.webm audio/webm");
-        assert_eq!(
-            told(
-                "x",
-                Some("application/octet-stream"),
-                b"RIFF\x24\0\0\0WAVEfmt "
-            ),
-            "x.wav audio/x-wav"
-        );
-        assert_eq!(
-            told("", None, b"what"),
-            "audio.mp3 application/octet-stream"
-        );
-    }
+/// A form that is being read.
+pub(super) struct UploadForm {
+    parts: Multipart,
+    /// To be told of whatever is read of it.
+    progress: Progress,
 }

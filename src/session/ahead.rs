@@ -7,8 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    select,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::sleep,
 };
 
 /// Bytes of audio, of all answers together: some ten minutes of PCM, or an hour of the default format.
@@ -37,6 +38,7 @@ impl AudioAhead {
         Room {
             shared: self.0.clone(),
             own: Arc::new(Semaphore::new(OWN_PIECES)),
+            taken: Arc::new(Notify::new()),
         }
     }
 }
@@ -46,22 +48,35 @@ impl AudioAhead {
 pub struct Room {
     shared: Arc<Semaphore>,
     own: Arc<Semaphore>,
+    taken: Arc<Notify>,
 }
 
 impl Room {
-    /// Room for a piece, until it is dropped. None: the client takes nothing, and there is no memory
-    /// for more.
+    /// The client has taken a piece.
+    pub fn took(&self) {
+        self.taken.notify_one();
+    }
+
+    /// Room for a piece, until it is dropped. None: there is no memory for more, and the client takes
+    /// nothing.
     pub async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let own = self.own.clone().try_acquire_owned();
-        let shared = || {
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            self.shared.clone().try_acquire_many_owned(bytes)
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let held = async {
+            select! {
+                biased;
+                own = self.own.clone().acquire_owned() => own,
+                shared = self.shared.clone().acquire_many_owned(bytes) => shared,
+            }
         };
-        if let Ok(held) = own.or_else(|_none| shared()) {
-            return Some(held);
+        tokio::pin!(held);
+        loop {
+            select! {
+                biased;
+                held = &mut held => return held.ok(),
+                () = self.taken.notified() => {}
+                () = sleep(STALL) => return None,
+            }
         }
-        let freed = timeout(STALL, self.own.clone().acquire_owned()).await;
-        freed.ok()?.ok()
     }
 }
 
@@ -84,6 +99,17 @@ mod tests {
             held.push(other.hold(1).now_or_never().unwrap().unwrap());
         }
         assert!(other.hold(1).await.is_none(), "its client takes nothing");
+        // One that takes what it holds of the shared memory, slowly, is waited for.
+        let takes = async {
+            for _piece in 0..9 {
+                tokio::time::advance(STALL / 2).await;
+                one.took();
+                tokio::task::yield_now().await;
+            }
+            drop(held.remove(OWN_PIECES));
+        };
+        let (waited, ()) = futures::join!(one.hold(SHARED_BYTES / 8), takes);
+        held.push(waited.expect("room once a piece was taken"));
         held.pop();
         assert!(other.hold(1).await.is_some());
         held.clear();

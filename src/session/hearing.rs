@@ -25,8 +25,14 @@ const PASS_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Hearing {
     parts: mpsc::Sender<UploadPart>,
-    answer: oneshot::Receiver<Result<Transcript, UpstreamError>>,
+    answer: Answer,
     _call: Generation,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Awaited(oneshot::Receiver<Result<Transcript, UpstreamError>>),
+    Here(Result<Transcript, EngineError>),
 }
 
 impl Hearing {
@@ -48,7 +54,7 @@ impl Hearing {
             .map_err(|_gone| EngineError::Overloaded)?;
         Ok(Self {
             parts,
-            answer,
+            answer: Answer::Awaited(answer),
             _call: call,
         })
     }
@@ -73,7 +79,20 @@ impl Hearing {
     #[must_use]
     pub fn is_over(&self) -> bool {
         // An upload that was refused amid it is still read to its end by some upstreams.
-        !self.answer.is_empty() || self.parts.is_closed()
+        let answered = match &self.answer {
+            Answer::Awaited(answer) => !answer.is_empty(),
+            Answer::Here(_) => true,
+        };
+        answered || self.parts.is_closed()
+    }
+
+    /// Whether nothing can be heard of it. To be asked once it is over: the answer is there, or comes.
+    pub async fn is_refused(&mut self) -> bool {
+        if let Answer::Awaited(answer) = &mut self.answer {
+            let answer = received(answer.await);
+            self.answer = Answer::Here(answer);
+        }
+        matches!(self.answer, Answer::Here(Err(_)))
     }
 
     /// What was heard, once all is there.
@@ -83,9 +102,18 @@ impl Hearing {
     /// The upstream failed or refused it.
     pub async fn end(self) -> Result<Transcript, EngineError> {
         self.pass(UploadPart::End).await?;
-        let heard = self.answer.await.map_err(|_gone| EngineError::Restarted)?;
-        heard.map_err(EngineError::Upstream)
+        match self.answer {
+            Answer::Awaited(answer) => received(answer.await),
+            Answer::Here(answer) => answer,
+        }
     }
+}
+
+fn received(
+    answer: Result<Result<Transcript, UpstreamError>, oneshot::error::RecvError>,
+) -> Result<Transcript, EngineError> {
+    let answer = answer.map_err(|_gone| EngineError::Restarted)?;
+    answer.map_err(EngineError::Upstream)
 }
 
 /// See [`Hearing::pass`].

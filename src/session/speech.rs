@@ -26,9 +26,6 @@ use crate::server::Server;
 /// Messages that wait for the session; with more, likewise.
 const MAILBOX: usize = 4;
 
-/// Largest speech that is gathered whole: an hour of the default format.
-const GATHERED_BYTES_MAX: usize = 64 << 20;
-
 /// The session of one speech.
 #[derive(Debug)]
 struct SpeechSession {
@@ -65,6 +62,7 @@ enum Heard {
 #[derive(Debug)]
 pub struct Speech {
     pieces: UnboundedReceiver<Piece>,
+    room: Room,
     _call: Generation,
 }
 
@@ -83,9 +81,10 @@ pub async fn speak(
     let provider = server.voices.speech()?;
     // Each piece holds its room, of which there is so much.
     let (sender, pieces) = unbounded_channel();
+    let room = server.voices.audio_ahead.room();
     let session = SpeechSession {
         pieces: sender,
-        room: server.voices.audio_ahead.room(),
+        room: room.clone(),
         characters: text.chars().count() as u64,
         account: account.clone(),
         charged: Charged::No,
@@ -106,6 +105,7 @@ pub async fn speak(
         .map_err(|_gone| EngineError::Overloaded)?;
     Ok(Speech {
         pieces,
+        room,
         _call: call,
     })
 }
@@ -118,25 +118,33 @@ impl Speech {
     /// The speech failed or broke off; nothing follows.
     pub async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
         match self.pieces.recv().await {
-            Some(Ok(Heard::Audio(audio, _held))) => Ok(Some(audio)),
+            Some(Ok(Heard::Audio(audio, held))) => {
+                drop(held);
+                self.room.took();
+                Ok(Some(audio))
+            }
             Some(Ok(Heard::End)) => Ok(None),
             Some(Err(error)) => Err(EngineError::Upstream(error)),
             None => Err(EngineError::Restarted),
         }
     }
 
-    /// All of it, behind what is there already.
+    /// All of it, of at most so many bytes.
     ///
     /// # Errors
     ///
     /// As [`Speech::next`], and if it is too long.
-    pub async fn gather(&mut self, audio: &mut BytesMut) -> Result<(), EngineError> {
+    pub async fn gather(
+        &mut self,
+        audio: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Result<(), EngineError> {
         while let Some(piece) = self.next().await? {
-            if audio.len() + piece.len() > GATHERED_BYTES_MAX {
+            if audio.len() + piece.len() > bytes_max {
                 return Err(EngineError::Upstream(UpstreamError {
                     upstream: Upstream::ElevenLabs,
                     kind: UpstreamErrorKind::Failed,
-                    message: "The speech provider sent more audio than is taken".to_owned(),
+                    message: "The speech is longer than is taken whole".to_owned(),
                     retry_after: None,
                     retryable: Some(false),
                     too_long: None,
@@ -145,6 +153,17 @@ impl Speech {
             audio.extend_from_slice(&piece);
         }
         Ok(())
+    }
+}
+
+fn not_taken() -> UpstreamError {
+    UpstreamError {
+        upstream: Upstream::ElevenLabs,
+        kind: UpstreamErrorKind::Timeout,
+        message: "The speech was not taken in time".to_owned(),
+        retry_after: None,
+        retryable: None,
+        too_long: None,
     }
 }
 
@@ -220,7 +239,11 @@ impl Handler<Spoken> for SpeechSession {
                 counted.await;
             }
             if !msg.audio.is_empty() {
-                let held = room.hold(msg.audio.len()).await?;
+                let Some(held) = room.hold(msg.audio.len()).await else {
+                    // Who takes nothing is told so if it ever comes to that.
+                    pieces.send(Err(not_taken())).ok()?;
+                    return None;
+                };
                 pieces.send(Ok(Heard::Audio(msg.audio, held))).ok()?;
             }
             if let Some(end) = msg.end {

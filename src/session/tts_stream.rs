@@ -32,7 +32,19 @@ const PIECES_AHEAD: usize = 2;
 const ATTACHMENT: u64 = 0;
 
 /// Audio of a reply, as it comes.
-pub type AudioPieces = mpsc::Receiver<Result<Bytes, EngineError>>;
+pub type AudioPieces = mpsc::Receiver<AudioPiece>;
+
+/// A piece of it; none: that was all.
+pub type AudioPiece = Result<Option<Bytes>, EngineError>;
+
+/// The next piece; none at the end.
+///
+/// # Errors
+///
+/// The voice failed, or is gone without its end: it was not listened to in time.
+pub async fn next(pieces: &mut AudioPieces) -> AudioPiece {
+    pieces.recv().await.unwrap_or(Err(EngineError::Restarted))
+}
 
 /// How a reply is spoken.
 #[derive(Debug)]
@@ -50,7 +62,7 @@ struct TtsStreamSession {
     speaker: Option<Addr<Speaker>>,
     speaking: Option<(Speaking, StartedTurn)>,
     pace: Pace,
-    pieces: Option<mpsc::Sender<Result<Bytes, EngineError>>>,
+    pieces: Option<mpsc::Sender<AudioPiece>>,
 }
 
 type StartedTurn = idol_actors::id::TurnId;
@@ -120,13 +132,19 @@ impl TtsStreamSession {
     }
 
     fn fail(&mut self, error: EngineError, ctx: &mut Context<Self>) {
+        self.end(Err(error), ctx);
+    }
+
+    /// Tells the last, and ends.
+    fn end(&mut self, last: AudioPiece, ctx: &mut Context<Self>) {
         let Some(pieces) = self.pieces.take() else {
             return;
         };
         self.book.borrow_mut().close(ATTACHMENT);
+        let takes_until = self.pace.takes_until();
         let tell = async move {
-            // Who is gone need not know.
-            drop(pieces.send(Err(error)).await);
+            // Who is gone need not know; who takes nothing finds that there is no end.
+            drop(timeout_at(takes_until, pieces.send(last)).await);
         };
         ctx.wait(tell.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
@@ -223,7 +241,7 @@ impl Handler<Voiced> for TtsStreamSession {
                 self.pace.gave(audio.len());
                 // Nothing more is taken until there is room; but not for ever.
                 let pass = async move {
-                    let sent = timeout_at(takes_until, pieces.send(Ok(audio))).await;
+                    let sent = timeout_at(takes_until, pieces.send(Ok(Some(audio)))).await;
                     matches!(sent, Ok(Ok(())))
                 };
                 ctx.wait(pass.into_actor(self).map(|passed, _, ctx| {
@@ -233,10 +251,7 @@ impl Handler<Voiced> for TtsStreamSession {
                 }));
             }
             Piece::Failed { error, .. } => self.fail(EngineError::Upstream(error), ctx),
-            Piece::Complete(_) => {
-                self.pieces = None;
-                ctx.stop();
-            }
+            Piece::Complete(_) => self.end(Ok(None), ctx),
         }
     }
 }
@@ -297,8 +312,40 @@ mod tests {
 
         hand_over(&session, lifeline()).unwrap();
 
-        let told = pieces.recv().await.unwrap().unwrap_err();
+        let told = next(&mut pieces).await.unwrap_err();
         assert_eq!(told, EngineError::Upstream(error));
-        assert_eq!(pieces.recv().await, None);
+    }
+
+    #[actix::test]
+    async fn who_takes_nothing_for_long_finds_no_end() {
+        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
+        let session = TtsStreamSession {
+            book: Rc::default(),
+            speaker: None,
+            speaking: None,
+            pace: Pace::of(AudioFormat::PCM_8000),
+            pieces: Some(sender),
+        }
+        .start();
+        tokio::time::pause();
+        let turn = TurnId::now();
+        for sequence in 0..3 {
+            let piece = Piece::Audio {
+                sequence,
+                sentence: 0,
+                text: "Hi.".into(),
+                audio: vec![0; 16_000].into(),
+                timed: Vec::new(),
+            };
+            session.send(Voiced { turn, piece }).await.unwrap();
+        }
+        // The third finds no room, and time passes.
+        let piece = Piece::Complete(idol_actors::speaker::Sums::default());
+        assert!(session.send(Voiced { turn, piece }).await.is_err());
+
+        for _ in 0..PIECES_AHEAD {
+            assert!(next(&mut pieces).await.unwrap().is_some());
+        }
+        assert_eq!(next(&mut pieces).await, Err(EngineError::Restarted));
     }
 }

@@ -13,7 +13,9 @@ pub struct VoiceDefaults {
     pub voice_id: String,
     /// Speech model of a request that names none.
     pub model_id: String,
-    /// Whether a request may name another one.
+    /// Transcription model of a request that names none.
+    pub hearing_model_id: String,
+    /// Whether a request may name another speech model.
     pub models: SpeechModels,
 }
 

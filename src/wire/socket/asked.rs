@@ -524,6 +524,7 @@ mod tests {
         let voices = VoiceDefaults {
             voice_id: "v".to_owned(),
             model_id: "m".to_owned(),
+            hearing_model_id: "h".to_owned(),
             models: SpeechModels::Named,
         };
         ClientMessage::parse(text, &voices)

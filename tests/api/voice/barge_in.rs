@@ -7,7 +7,10 @@ use super::{
     listening::{audio_end, audio_start, say_aloud},
     sockets::{MS_BYTES, REPLY, aloud, joined, scripted, sentences, words_of, written},
 };
-use crate::helpers::{DEADLINE, Socket, TestApp, prompt, types, until, within};
+use crate::{
+    helpers::{DEADLINE, Socket, TestApp, prompt, types, until},
+    resume::event_source::EventSource,
+};
 
 /// A client that plays what it is told.
 struct Player {
@@ -579,8 +582,8 @@ async fn who_watches_is_told_what_was_cut_of_a_reply() {
     app.simulator.script(Script::new().text(REPLY));
     app.simulator.set_default(Script::new().text("All right."));
     let mut watcher = watcher(&app, "c1").await;
-    let path = "/conversation/c1/events";
-    let mut events = app.http.get(app.url(path)).send().await.unwrap();
+    let url = app.url("/conversation/c1/events");
+    let mut events = EventSource::connect(&app.http, &url, None).await;
     let mut player = Player::asking(&app, "c1").await;
     player.take_until("audio_complete").await;
     let ended = watcher.until("response_complete").await.pop().unwrap();
@@ -606,17 +609,11 @@ async fn who_watches_is_told_what_was_cut_of_a_reply() {
     assert_eq!(types(&next)[0], "user_message");
     assert!(!types(&next).contains(&"response_cut"));
     // An `EventSource` is told it without a place: it goes on where it was.
-    let mut told = String::new();
-    while !told.contains("All right.") {
-        let piece = within("the events", events.chunk()).await.unwrap().unwrap();
-        told.push_str(std::str::from_utf8(&piece).unwrap());
-    }
-    let event = told
-        .split("\n\n")
-        .find(|event| event.contains("response_cut"))
-        .unwrap();
-    let json = event.strip_prefix("data: ").unwrap();
-    assert_eq!(serde_json::from_str::<Value>(json).unwrap(), cut);
+    events.until("response_complete").await;
+    let place = events.last_event_id.clone();
+    assert!(place.is_some());
+    assert_eq!(events.next().await.unwrap(), cut);
+    assert_eq!(events.last_event_id, place);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{audio_of, decoded, voiced};
-use crate::helpers::{Setup, TestApp, prompt, refused, within};
+use crate::helpers::{DEADLINE, Setup, TestApp, prompt, refused, within};
 
 /// Every byte there is, long enough to be heard.
 pub(super) fn audio() -> Vec<u8> {
@@ -452,7 +452,9 @@ async fn the_same_upload_is_kept_once_however_it_is_written_down() {
         422,
         "idempotency_mismatch",
     );
-    assert_eq!(error.await["text"], transcript(100_000));
+    let error = error.await;
+    assert_eq!(error["text"], transcript(100_000));
+    assert_eq!(error["detail"][0]["type"], "idempotency_mismatch");
     assert_eq!(app.said("c1").await.len(), 1);
 }
 
@@ -481,6 +483,44 @@ async fn an_upload_that_comes_again_is_not_written_down_again() {
 
     assert_eq!(app.simulator.counters().audio_uploads_begun, 1);
     assert_eq!(app.said("c1").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_comes_again_while_it_is_heard_is_not_passed_on() {
+    let app = voiced().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .whisper()
+        .script(Script::new().text("Once.").hold_headers(&gate));
+    let send = || {
+        let form = Form::new().text("conversation_id", "c1");
+        let form = form.part("file", part(audio(), "a.mp3", ""));
+        let request = app.http.post(app.url("/transcribe")).multipart(form);
+        request.header("Idempotency-Key", "key-0123456789ab").send()
+    };
+    let first = tokio::spawn(send());
+    gate.reached(1, DEADLINE).await.unwrap();
+
+    let second = within("an answer", send()).await.unwrap();
+
+    refused(second, 429, "conversation_busy").await;
+    gate.open();
+    let first = within("an answer", first).await.unwrap().unwrap();
+    assert_eq!(first.status(), 200);
+    let again = within("an answer", send()).await.unwrap();
+    let again: Value = again.json().await.unwrap();
+    assert_eq!(again["text"], "Once.");
+    assert_eq!(app.simulator.counters().audio_uploads_begun, 1);
+}
+
+#[tokio::test]
+async fn a_text_that_is_too_long_is_refused_before_any_of_it_is_spoken() {
+    let app = voiced().await;
+    let text = "and so on ".repeat(4_001);
+    let response = posted(&app, "/transcribe", &[("text", &text)]).await;
+    let error = refused(response, 422, "invalid_request").await;
+    assert_eq!(error["detail"][0]["loc"], json!(["body", "text"]));
+    assert_eq!(app.simulator.counters().speech_requests, 0);
 }
 
 #[tokio::test]

@@ -3,8 +3,12 @@
 
 use bytes::Bytes;
 use idol_simulator::{Counters, Script, Simulator};
-use serde_json::Value;
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc,
+};
 
 use super::transcribe::{audio, file, upload};
 use crate::helpers::{DEADLINE, Setup, TestApp, refused, within};
@@ -24,6 +28,15 @@ struct Upload {
 
 impl Upload {
     async fn begin(app: &TestApp) -> Self {
+        let upload = Self::open(app);
+        let head = "--B\r\nContent-Disposition: form-data; name=\"conversation_id\"\r\n\r\nc1\r\n";
+        upload.send(head.into()).await;
+        upload.send(FILE_HEAD.into()).await;
+        upload
+    }
+
+    /// A form with nothing in it yet.
+    fn open(app: &TestApp) -> Self {
         let (pieces, receiver) = mpsc::channel(1);
         let body = futures::stream::unfold(receiver, async |mut receiver| {
             Some((receiver.recv().await?, receiver))
@@ -33,14 +46,10 @@ impl Upload {
             .post(app.url("/transcribe"))
             .header("Content-Type", "multipart/form-data; boundary=B")
             .body(reqwest::Body::wrap_stream(body));
-        let upload = Self {
+        Self {
             pieces,
             answer: tokio::spawn(request.send()),
-        };
-        let head = "--B\r\nContent-Disposition: form-data; name=\"conversation_id\"\r\n\r\nc1\r\n\
-                    --B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.mp3\"\r\n\r\n";
-        upload.send(head.into()).await;
-        upload
+        }
     }
 
     async fn send(&self, piece: Vec<u8>) {
@@ -54,6 +63,10 @@ impl Upload {
         within("an answer", self.answer).await.unwrap().unwrap()
     }
 }
+
+/// Where its file begins.
+const FILE_HEAD: &str =
+    "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.mp3\"\r\n\r\n";
 
 async fn wait_for(hearing: &Simulator, what: &str, so: impl Fn(&Counters) -> bool) {
     hearing.wait_for(what, so, DEADLINE).await.unwrap();
@@ -169,6 +182,67 @@ async fn each_failure_of_the_upstream_has_its_status_and_code() {
     app.simulator.whisper().script(Script::new().text("Hello."));
     let response = upload(&app, "/transcribe", file(audio(), "a.mp3", "")).await;
     assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn an_upstream_that_has_heard_enough_loses_nothing_of_the_form() {
+    // Answers once some audio is there, and reads on; tells no seconds.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut buffer, mut bytes) = ([0; 4_096], 0);
+        while bytes < 10_000 {
+            bytes += stream.read(&mut buffer).await.unwrap();
+        }
+        let body = r#"{"text":"Early."}"#;
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        while stream.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+    });
+    let setup = Setup::new().voiced();
+    let setup = setup.set("OPENAI_BASE_URL", &format!("http://{address}/v1"));
+    let app = setup.start().await;
+    let upload = Upload::open(&app);
+    upload.send(FILE_HEAD.into()).await;
+    upload.send(vec![7; 64 << 10]).await;
+    let field = "\r\n--B\r\nContent-Disposition: form-data; name=\"conversation_id\"\r\n\r\nc1";
+    upload.send(field.into()).await;
+
+    let answer: Value = upload.end().await.json().await.unwrap();
+
+    assert_eq!(
+        (&answer["text"], &answer["conversation_id"]),
+        (&json!("Early."), &json!("c1"))
+    );
+    assert_eq!(app.said("c1").await[0].1, "Early.");
+    upstream.abort();
+}
+
+#[tokio::test]
+async fn a_form_that_goes_on_without_a_part_is_not_read_on() {
+    let app = Setup::new().voiced().start().await;
+    for start in ["", "--B\r\nX: "] {
+        let upload = Upload::open(&app);
+        upload.send(start.into()).await;
+        // More than is gathered for a head; no end is sent.
+        for _ in 0..40 {
+            if upload
+                .pieces
+                .send(Ok(vec![b'x'; 16 << 10].into()))
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+        let response = within("an answer", upload.answer).await.unwrap().unwrap();
+        refused(response, 413, "payload_too_large").await;
+    }
+    assert_eq!(app.simulator.counters().audio_uploads_begun, 0);
 }
 
 #[tokio::test]

@@ -31,8 +31,9 @@ pub struct SpeechDeadlines {
     pub connect: Duration,
     /// For room among the syntheses under way.
     pub queue: Duration,
-    /// From the first request for a speech to its first audio. The first request waits no longer than
-    /// half of it, where the audio comes as a stream: so there is time for a second one.
+    /// From the first request for a speech to its first audio, where it comes as a stream; otherwise
+    /// it has all the time that the whole speech has. The first request waits no longer than half of
+    /// it: so there is time for a second one.
     pub first_audio: Duration,
     /// Between two pieces of audio.
     pub silence: Duration,

@@ -132,15 +132,20 @@ struct FirstAudio {
 
 impl FirstAudio {
     fn new(speaking: &Speaking, whole: Instant) -> Self {
-        let wait = speaking.target.deadlines.first_audio;
-        let last = whole.min(Instant::now() + wait);
-        let next = match speaking.speak.voice.format.is_for_streams() {
-            // One that is never answered leaves time for another.
-            true => last.min(Instant::now() + wait / 2),
+        if !speaking.speak.voice.format.is_for_streams() {
             // All of it is made before the first of it is sent.
-            false => last,
-        };
-        Self { next, last }
+            return Self {
+                next: whole,
+                last: whole,
+            };
+        }
+        let wait = speaking.target.deadlines.first_audio;
+        let now = Instant::now();
+        Self {
+            // One that is never answered leaves time for another.
+            next: whole.min(now + wait / 2),
+            last: whole.min(now + wait),
+        }
     }
 
     /// For one request; those behind it have what is left.

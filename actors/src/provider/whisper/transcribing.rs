@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -46,6 +46,8 @@ pub(super) struct Transcribing {
 #[derive(Clone)]
 struct Upload {
     source: Arc<Mutex<Source>>,
+    /// Of what was sent. The source is locked while it waits for more.
+    length: Arc<std::sync::Mutex<Length>>,
     /// Set when the first byte is asked for: from then on it cannot be sent again.
     begun: Arc<AtomicBool>,
     /// Set when there is an answer: who answers early may go on taking the upload.
@@ -56,7 +58,7 @@ struct Upload {
 struct Source {
     parts: mpsc::Receiver<UploadPart>,
     form: Form,
-    length: Length,
+    length: Arc<std::sync::Mutex<Length>>,
     /// Told when the last part is taken.
     whole: Option<oneshot::Sender<()>>,
     left: Left,
@@ -86,14 +88,16 @@ impl Transcribing {
         let Transcribe { parts, answer } = transcribe;
         let (whole_sender, uploaded) = oneshot::channel();
         let form = Form::new(self.target.defaults.clone());
+        let length = Arc::<std::sync::Mutex<Length>>::default();
         let upload = Upload {
             content_type: form.content_type().into(),
             begun: Arc::default(),
             over: CancellationToken::new(),
+            length: length.clone(),
             source: Arc::new(Mutex::new(Source {
                 parts,
                 form,
-                length: Length::default(),
+                length,
                 whole: Some(whole_sender),
                 left: Left::Parts,
             })),
@@ -126,7 +130,7 @@ impl Transcribing {
                             if paid.is_none() {
                                 self.protection.earned();
                             }
-                            return Ok(upload.measured(transcript).await);
+                            return Ok(upload.measured(transcript));
                         }
                         Err(error) => error,
                     }
@@ -225,13 +229,10 @@ impl Transcribing {
 
 impl Upload {
     /// A transcript with the length of what was heard, if the upstream did not tell it.
-    async fn measured(&self, transcript: Transcript) -> Transcript {
-        let seconds = match transcript.seconds {
-            Some(told) => Some(told),
-            None => self.source.lock().await.length.seconds(),
-        };
+    fn measured(&self, transcript: Transcript) -> Transcript {
+        let length = self.length.lock().unwrap_or_else(PoisonError::into_inner);
         Transcript {
-            seconds,
+            seconds: transcript.seconds.or_else(|| length.seconds()),
             ..transcript
         }
     }
@@ -268,7 +269,8 @@ impl Source {
             }
         }
         if let UploadPart::Audio(bytes) = &part {
-            self.length.push(bytes);
+            let mut length = self.length.lock().unwrap_or_else(PoisonError::into_inner);
+            length.push(bytes);
         }
         Some(Ok(self.form.write(part)))
     }
