@@ -93,6 +93,8 @@ pub(crate) struct Conversation {
     subscribers: Subscribers<Sink>,
     /// Who speaks replies, of turns that may be over.
     voices: Vec<(TurnId, Recipient<Hush>)>,
+    /// Voices that are being silenced.
+    hushing: usize,
     running: Option<Box<Running>>,
     waiting: VecDeque<Waiting>,
     /// What is to be appended next; one append is under way at a time.
@@ -362,6 +364,7 @@ impl Conversation {
             retold: OnceCell::new(),
             subscribers: Subscribers::default(),
             voices: Vec::new(),
+            hushing: 0,
             running: None,
             waiting: VecDeque::new(),
             pending: Vec::new(),

@@ -42,6 +42,9 @@ pub const SUBSCRIBERS_MAX: usize = 10_000;
 /// Voices of one conversation that are known, for who cancels to silence them; those before are not.
 pub const VOICES_MAX: usize = 64;
 
+/// How long the next prompt waits for a voice that was silenced to say what was heard.
+pub const HUSH_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Deadline for what needs a synced append: a disk that takes longer is an outage.
 pub const APPEND_DEADLINE: Duration = Duration::from_secs(20);
 

@@ -21,7 +21,7 @@ use crate::{
     accounting::VoiceAccount,
     id::TurnId,
     provider::{
-        Generation,
+        Generation, Upstream, failure,
         speech::{Speak, Spoken, Timing, Voice},
     },
     voice::{
@@ -182,7 +182,11 @@ impl Speaker {
             // It is over already.
             Ok(_unwanted) => {}
             // The provider is gone with its thread.
-            Err(_gone) => act.close(ctx),
+            Err(_gone) => {
+                let error = failure::failed(Upstream::ElevenLabs, "is gone");
+                act.line.lost(number, error);
+                act.go_on(ctx);
+            }
         }));
     }
 

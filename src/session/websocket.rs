@@ -68,7 +68,7 @@ struct WsSession {
     /// A piece of it that is not told while the client speaks.
     held_piece: Option<Box<speaking::HeldPiece>>,
     /// Replies that are being cut to what was heard of them: what was asked behind them waits.
-    interrupting: usize,
+    interrupting: Vec<speaking::Interrupting>,
     /// Whether the client says what it plays.
     reports: Reports,
     /// What the client is saying aloud.
@@ -183,7 +183,7 @@ pub fn start(
         resuming: None,
         speech: None,
         held_piece: None,
-        interrupting: 0,
+        interrupting: Vec::new(),
         reports: Reports::No,
         utterance: None,
         written: VecDeque::new(),
@@ -218,7 +218,7 @@ impl WsSession {
             Ok(message) if self.inbox.len() >= INBOX_MAX => {
                 ctx.text(socket::refused(&EngineError::Busy.into()));
                 if let ClientMessage::AudioStart(_) = message {
-                    self.utterance_is_lost(ctx);
+                    self.start_is_refused(ctx);
                 }
             }
             Ok(message) => {
@@ -232,11 +232,7 @@ impl WsSession {
                             self.cancel_early(conversation.as_ref(), *turn, ctx);
                         }
                     }
-                    ClientMessage::Message { .. }
-                    | ClientMessage::Replace { .. }
-                    | ClientMessage::Start {
-                        message: Some(_), ..
-                    } => {
+                    message if message.is_said() => {
                         self.barge_in(ctx);
                     }
                     _ => {}
@@ -251,8 +247,7 @@ impl WsSession {
             Err(refused) => {
                 ctx.text(socket::refused(&refused));
                 if socket::is_audio_start(text) {
-                    // Its audio is on its way.
-                    self.utterance_is_lost(ctx);
+                    self.start_is_refused(ctx);
                 }
             }
         }

@@ -458,6 +458,16 @@ impl Socket {
             .unwrap();
     }
 
+    /// Several frames in one write.
+    pub async fn send_together(&mut self, frames: impl IntoIterator<Item = Message>) {
+        for frame in frames {
+            within("room for a frame", self.stream.feed(frame))
+                .await
+                .unwrap();
+        }
+        within("sending frames", self.stream.flush()).await.unwrap();
+    }
+
     /// The same where the server may be gone: none if it is.
     pub async fn try_send(&mut self, message: Value) -> Option<()> {
         let sent = self.stream.send(Message::text(message.to_string()));

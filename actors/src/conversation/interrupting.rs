@@ -158,14 +158,20 @@ impl Conversation {
         self.voices.push((turn, voice));
     }
 
-    /// Silences those who speak a turn, or any.
+    /// Silences those who speak a turn, or any. No prompt is made meanwhile: they say what was heard.
     pub(super) fn hush(&mut self, wanted: Option<TurnId>, ctx: &mut Context<Self>) {
         let is_wanted = |turn| wanted.is_none_or(|wanted| wanted == turn);
         let voices = self.voices.extract_if(.., |(turn, _)| is_wanted(*turn));
         for (turn, voice) in voices.collect::<Vec<_>>() {
-            let hushed = voice.send(Hush(turn)).into_actor(self);
-            // Who is gone is silent.
-            ctx.spawn(hushed.map(|_gone, _, _| ()));
+            self.hushing += 1;
+            let hushed = voice.send(Hush(turn)).timeout(limits::HUSH_DEADLINE);
+            ctx.spawn(hushed.into_actor(self).map(|hushed, act, ctx| {
+                if let Err(error) = hushed {
+                    tracing::debug!(%error, "a voice is gone, or its client reads nothing");
+                }
+                act.hushing -= 1;
+                act.run_next(ctx);
+            }));
         }
     }
 

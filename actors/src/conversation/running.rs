@@ -61,7 +61,8 @@ impl Conversation {
     /// Runs the turn that waits first, if none runs.
     pub(super) fn run_next(&mut self, ctx: &mut Context<Self>) {
         let retired = matches!(self.stage, Stage::Retired(_));
-        if self.running.is_some() || self.hearing == Hearing::Yes || retired {
+        let unheard = self.hearing == Hearing::Yes || self.hushing > 0;
+        if self.running.is_some() || unheard || retired {
             return;
         }
         let asks = |next: &Waiting| next.owed == Owed::Reply;

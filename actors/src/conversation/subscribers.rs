@@ -272,9 +272,10 @@ impl<S> Subscriber<S> {
             Interest::Turn(_) | Interest::All | Interest::History => {}
         }
         loop {
-            let next = match (self.beside.front(), &self.backlog) {
-                (Some(event), _) => Some((event.clone(), None)),
-                (None, Some(backlog)) => backlog.read(bytes_max).map(placed),
+            let next = match (&self.backlog, self.beside.front()) {
+                // It may tell whole what was cut since.
+                (Some(backlog), _) => backlog.read(bytes_max).map(placed),
+                (None, Some(event)) => Some((event.clone(), None)),
                 (None, None) if self.interest == Interest::History => return Next::Remove,
                 (None, None) => streams.read(self.position, bytes_max).map(placed),
             };
@@ -445,8 +446,8 @@ mod tests {
         assert!(seen.iter().all(|event| Arc::ptr_eq(event, &seen[0])));
     }
 
-    #[test]
-    fn a_turn_that_is_told_again_to_one_is_not_told_again_to_those_who_watch() {
+    /// A turn of the history.
+    fn record() -> TurnRecord {
         let ended = TurnEnded {
             at: Timestamp::from_micros(1),
             turn: TurnId::now(),
@@ -455,7 +456,7 @@ mod tests {
             usage: None,
             error: None,
         };
-        let record = TurnRecord {
+        TurnRecord {
             turn: Some(ended.turn),
             reply_id: Some(MessageId::now()),
             messages: smallvec::SmallVec::new(),
@@ -463,7 +464,21 @@ mod tests {
             state: TurnState::Ended(Box::new(ended)),
             key: None,
             branch: None,
+        }
+    }
+
+    /// That a turn was cut.
+    fn cut(turn: TurnId) -> Arc<Event> {
+        let body = EventBody::Cut {
+            offset: 3,
+            unsaid: JsonText::escape("more"),
         };
+        Arc::new(Event::new(turn, MessageId::now(), Cursor::START, body))
+    }
+
+    #[test]
+    fn a_turn_that_is_told_again_to_one_is_not_told_again_to_those_who_watch() {
+        let record = record();
         let mut streams = Streams::new(1);
         let seen: RefCell<Vec<(&str, TurnId)>> = RefCell::default();
         let send = |who: &&'static str, event: Arc<Event>| {
@@ -515,12 +530,7 @@ mod tests {
         let at = Position::default();
         let watcher = subscribers.add("watches", Interest::All, at, 0);
         subscribers.add("waits for its turn", Interest::Turn(ordinal), at, 9);
-        let cut = EventBody::Cut {
-            offset: 3,
-            unsaid: JsonText::escape("more"),
-        };
-        let cut = Event::new(TurnId::now(), MessageId::now(), Cursor::START, cut);
-        subscribers.tell_watchers(&Arc::new(cut));
+        subscribers.tell_watchers(&cut(TurnId::now()));
         let told = RefCell::new(Vec::new());
         let send = |who: &&'static str, event: Arc<Event>| {
             let is_cut = matches!(event.body, EventBody::Cut { .. });
@@ -539,6 +549,27 @@ mod tests {
         assert_eq!(told[0], ("watches", true));
         assert_eq!(told.iter().filter(|(_, is_cut)| *is_cut).count(), 1);
         assert!(told[1..].contains(&("watches", false)));
+    }
+
+    #[test]
+    fn what_was_cut_is_told_behind_a_turn_that_is_told_whole() {
+        let record = record();
+        let mut streams = Streams::new(1);
+        let mut subscribers: Subscribers<()> = Subscribers::default();
+        let key = subscribers.add((), Interest::All, Position::default(), 99);
+        let told = TurnStream::from_record(&record).unwrap();
+        subscribers.tell_first(key, Backlog::of(told, Position::default()).unwrap());
+        subscribers.tell_watchers(&cut(record.turn.unwrap()));
+        let mut seen = Vec::new();
+        subscribers.pump_all(&mut streams, 64, Instant::now(), |(), event| {
+            seen.push(event);
+            Sent::Yes
+        });
+        let cuts = seen
+            .iter()
+            .map(|it| matches!(it.body, EventBody::Cut { .. }));
+        let cuts: Vec<_> = cuts.collect();
+        assert!(cuts.len() > 1 && cuts.iter().position(|it| *it) == Some(cuts.len() - 1));
     }
 
     #[test]

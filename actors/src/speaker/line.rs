@@ -291,7 +291,8 @@ impl Line {
                 self.refused += u8::from(refused);
                 let mutes = is_final(&error) || self.refused >= REFUSED_MAX;
                 let again = sounded && sentence.told == 0 && sentence.attempt < ATTEMPTS;
-                if again && !mutes {
+                // One that cannot be asked for any more is said to be missing.
+                if again && !mutes && !self.mute {
                     sentence.state = State::Waits;
                     sentence.audio.clear();
                     sentence.timed.clear();
@@ -301,6 +302,14 @@ impl Line {
                     sentence.state = State::Failed(error);
                 }
             }
+        }
+    }
+
+    /// Nobody speaks any more: what was asked for comes to nothing, and nothing more is asked for.
+    pub(super) fn lost(&mut self, asked: u64, error: UpstreamError) {
+        self.mute = true;
+        if let Some(sentence) = self.sentences.iter_mut().find(|it| number(it) == asked) {
+            sentence.state = State::Failed(error);
         }
     }
 

@@ -46,6 +46,18 @@ impl Handler<Speak> for Provider {
     }
 }
 
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stop;
+
+impl Handler<Stop> for Provider {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
 struct Ear(UnboundedSender<Piece>);
 
 impl Actor for Ear {
@@ -75,6 +87,7 @@ impl Handler<Leave> for Ear {
 struct Stage {
     speaker: Addr<Speaker>,
     ear: Addr<Ear>,
+    provider_address: Addr<Provider>,
     provider: UnboundedReceiver<Happening>,
     heard: UnboundedReceiver<Piece>,
     metrics: Metrics,
@@ -85,10 +98,11 @@ impl Stage {
         let (happening, provider) = unbounded_channel();
         let (told, heard) = unbounded_channel();
         let ear = Ear(told).start();
+        let provider_address = Provider(happening).start();
         let metrics = Metrics::register(&mut Registry::default());
         let speaker = Speaker::new(SpeakerConfig {
             turn: TurnId::now(),
-            provider: Provider(happening).start().recipient(),
+            provider: provider_address.clone().recipient(),
             voice: Arc::new(Voice {
                 voice_id: "voice".to_owned(),
                 model_id: "model".to_owned(),
@@ -107,6 +121,7 @@ impl Stage {
         Self {
             speaker: speaker.start(),
             ear,
+            provider_address,
             provider,
             heard,
             metrics,
@@ -196,6 +211,30 @@ async fn who_is_silenced_ends_every_call_and_tells_what_was_heard() {
             "{piece:?}"
         );
     }
+}
+
+#[actix::test]
+async fn a_speaker_whose_provider_is_gone_says_so_and_is_over() {
+    let mut stage = Stage::set();
+    stage.provider_address.send(Stop).await.unwrap();
+    while stage.provider_address.connected() {
+        tokio::task::yield_now().await;
+    }
+
+    stage
+        .says(More("This is a sentence. And another one.".to_owned()))
+        .await;
+    stage.says(Over).await;
+
+    let Piece::Failed {
+        sentence: 0, rest, ..
+    } = soon(&mut stage.heard).await
+    else {
+        panic!("nothing failed");
+    };
+    assert_eq!(rest, Rest::Silent);
+    let last = soon(&mut stage.heard).await;
+    assert!(matches!(last, Piece::Complete(_)), "{last:?}");
 }
 
 #[actix::test]

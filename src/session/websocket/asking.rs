@@ -74,6 +74,15 @@ impl WsSession {
     /// Carries out the messages that wait, one after the other.
     pub(super) fn next_message(&mut self, ctx: &mut Ctx) {
         while self.busy == Busy::No && !self.is_interrupting() && self.may_go_on() {
+            let Some(message) = self.inbox.front() else {
+                // What was said aloud comes behind what was written before it was written down.
+                self.answer_written(ctx);
+                return;
+            };
+            // A reply may have begun to sound since it was said; it goes on when that is silenced.
+            if message.is_said() && self.barge_in(ctx) {
+                return;
+            }
             let Some(message) = self.inbox.pop_front() else {
                 return;
             };
@@ -187,6 +196,14 @@ impl WsSession {
                 }
             }
         }
+    }
+
+    /// Whether something can be said now.
+    pub(super) fn may_say(&self) -> bool {
+        self.busy == Busy::No
+            && !self.is_interrupting()
+            && self.inbox.is_empty()
+            && self.own.len() < limits::OWN_TURNS_MAX
     }
 
     /// Whether the next message is carried out although many turns of this client are not over.
@@ -564,6 +581,9 @@ impl WsSession {
     /// An own turn is in the log, or was there before. A watch may be telling one that was, or runs
     /// again, as somebody else's: its own attachment tells it from the beginning, as this client's.
     fn turn_started(&mut self, number: u64, started: Started, ctx: &mut Ctx) {
+        if started.took == Took::Repeat {
+            self.speaks_again(number);
+        }
         let mut own = self.own.iter_mut().find(|own| own.number == number);
         if let Some(own) = &mut own {
             own.message = started.message;

@@ -25,7 +25,7 @@ use crate::{
     session::hearing::{Hearing, pass},
     wire::{
         chat::{Named, PromptChoice},
-        socket::{self, AudioStart, ClientMessage, Reasoning, Refused, SpokenReply},
+        socket::{self, AudioStart, Reasoning, Refused, SpokenReply},
     },
 };
 
@@ -200,6 +200,14 @@ impl WsSession {
         }
     }
 
+    /// An utterance does not begin: its audio, which is on its way, is passed over, unless another one
+    /// is under way.
+    pub(super) fn start_is_refused(&mut self, ctx: &mut Ctx) {
+        if !matches!(self.utterance, Some(Utterance::Heard(_))) {
+            self.utterance_is_lost(ctx);
+        }
+    }
+
     /// What is being said comes to nothing; what is on its way of it is passed over.
     pub(super) fn utterance_is_lost(&mut self, ctx: &mut Ctx) {
         self.utterance = Some(Utterance::Lost);
@@ -263,9 +271,18 @@ impl WsSession {
         }));
     }
 
-    /// Takes what was written down, as far as all before it is.
-    fn answer_written(&mut self, ctx: &mut Ctx) {
-        while let Some(written) = self.written.pop_front_if(|it| it.transcript.is_some()) {
+    /// Takes what was written down, as far as all before it is, and as soon as it can be answered:
+    /// until then it is kept here, whose client may leave.
+    pub(super) fn answer_written(&mut self, ctx: &mut Ctx) {
+        while let Some(transcript) = self.written.front().and_then(|it| it.transcript.as_ref()) {
+            let says = transcript.as_ref().is_ok_and(|it| !it.text.is_empty());
+            // A reply may have begun to sound since it was said.
+            if says && (self.barge_in(ctx) || !self.may_say()) {
+                return;
+            }
+            let Some(written) = self.written.pop_front() else {
+                return;
+            };
             match written.transcript {
                 Some(Ok(transcript)) => self.heard(written.named, transcript, written.said, ctx),
                 Some(Err(error)) => {
@@ -283,27 +300,16 @@ impl WsSession {
         let written = std::mem::take(&mut self.written);
         let said: VecDeque<_> = written
             .into_iter()
-            .map(|it| {
-                let saying = Saying {
-                    named: it.named,
-                    at: At::End,
-                    text: None,
-                    choice: self.completed(it.said.choice),
-                    client_message_id: it.said.client_message_id,
-                    reasoning: it.said.reasoning,
-                    voice: None,
-                };
-                (it.spoken, saying)
-            })
+            .map(|it| (it.spoken, self.saying(it.named, None, it.said)))
             .collect();
         if !said.is_empty() {
-            let (server, caller) = (self.server.clone(), self.caller.clone());
-            LeftBehind {
-                server,
-                caller,
+            let left = LeftBehind {
+                server: self.server.clone(),
+                caller: self.caller.clone(),
+                interrupting: self.interrupting.clone(),
                 said,
-            }
-            .start();
+            };
+            left.start();
         }
     }
 
@@ -319,18 +325,21 @@ impl WsSession {
             // Nothing was said: there is nothing to answer.
             return;
         }
-        // A reply may have begun to sound since it was said.
-        self.barge_in(ctx);
-        let message = ClientMessage::Message {
-            conversation: Some(named),
-            message: text,
-            choice: said.choice,
+        let saying = self.saying(named, Some(text), said);
+        self.start_turn(saying, ctx);
+    }
+
+    /// The message that an utterance is, with its text where that is known.
+    fn saying(&self, named: Named, text: Option<String>, said: Said) -> Saying {
+        Saying {
+            named,
+            at: At::End,
+            text,
+            choice: self.completed(said.choice),
             client_message_id: said.client_message_id,
             reasoning: said.reasoning,
             voice: said.voice,
-        };
-        self.inbox.push_back(Box::new(message));
-        self.next_message(ctx);
+        }
     }
 }
 

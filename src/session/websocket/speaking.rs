@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Handler, Message, Response, WrapFuture};
 use idol_actors::{
     conversation::{
-        command::{CancelTurn, Hush, Interrupt},
+        command::Hush,
         event::{Event, EventBody},
     },
     error::EngineError,
@@ -17,20 +17,23 @@ use idol_actors::{
     json_text::unescape,
     log::entry::CANCELLED,
     provider::speech::{Timing, Voice},
-    speaker::{
-        More, Over, Piece, Played, Rest, Silence, Silenced, Speaker, SpeakerConfig, Sums, Voiced,
-    },
+    speaker::{More, Over, Piece, Played, Rest, Silence, Speaker, SpeakerConfig, Sums, Voiced},
     voice::segmenter::SegmenterOptions,
 };
 use tokio::sync::oneshot;
 
-use self::playback::Playback;
+pub(super) use self::interruption::Interrupting;
+use self::{
+    interruption::{Interruption, Truth},
+    playback::Playback,
+};
 use super::{Ctx, Reports, WsSession};
 use crate::wire::{
     chat::Named,
     socket::{self, AudioPiece, Carriage, SpokenReply},
 };
 
+mod interruption;
 mod playback;
 
 /// The reply that is being spoken, or was last.
@@ -51,6 +54,22 @@ pub(super) struct SpeechUnderWay {
     /// Whether what comes is to be read.
     rest: Rest,
     attends: Attends,
+    told: Telling,
+    text: Text,
+}
+
+/// Whether a reply was told to somebody before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    First,
+    Again,
+}
+
+/// Whether more text of it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Coming,
+    Whole,
 }
 
 /// Whether the conversation knows who speaks: whoever cancels the turn silences it.
@@ -155,6 +174,8 @@ impl WsSession {
             playback: Playback::default(),
             rest: Rest::Spoken,
             attends: Attends::No,
+            told: Telling::First,
+            text: Text::Coming,
         };
         self.speech = Some(Box::new(speech));
     }
@@ -174,6 +195,9 @@ impl WsSession {
         let Some(speech) = self.speech.as_mut() else {
             return;
         };
+        if event.is_last() {
+            speech.text = Text::Whole;
+        }
         if speech.sounds != Sounds::Coming {
             return;
         }
@@ -199,6 +223,13 @@ impl WsSession {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The turn of an own request is that of an earlier one.
+    pub(super) fn speaks_again(&mut self, number: u64) {
+        if let Some(speech) = self.speech.as_mut().filter(|it| it.number == number) {
+            speech.told = Telling::Again;
         }
     }
 
@@ -252,7 +283,7 @@ impl WsSession {
 
     /// Whether a reply is being cut to what was heard.
     pub(super) fn is_interrupting(&self) -> bool {
-        self.interrupting > 0
+        !self.interrupting.is_empty()
     }
 
     /// The client speaks up: silences what is being spoken, and keeps of it what was heard. False if
@@ -267,41 +298,23 @@ impl WsSession {
         self.held_piece = None;
         let turn = speech.turn;
         ctx.text(socket::audio_stop(&speech.named.spelled, turn));
-        let speaker = speech.speaker.clone();
-        let named = speech.named.clone();
-        let conversation = self.handle_of(&named);
-        let caller = self.caller.clone();
-        self.interrupting += 1;
-        let unreported = match self.reports {
-            Reports::Yes => Some(0),
-            Reports::No => None,
+        let truth = match (speech.told, speech.text, self.reports) {
+            (Telling::Again, Text::Whole, _) => Truth::Repeated,
+            (_, _, Reports::Yes) => Truth::Unheard,
+            (_, _, Reports::No) => Truth::Read,
         };
-        let interrupt = async move {
-            let silenced = speaker.send(Silence).await;
-            let Silenced { heard, .. } = silenced.map_err(|_gone| EngineError::Restarted)?;
-            match heard.or(unreported) {
-                Some(heard) => {
-                    let interrupt = Interrupt {
-                        caller,
-                        turn,
-                        heard,
-                    };
-                    conversation.interrupt(interrupt).await.map(|_| ())
-                }
-                // It was read.
-                None => {
-                    let turn = Some(turn);
-                    let cancel = CancelTurn { caller, turn };
-                    conversation.cancel(cancel).await.map(|_| ())
-                }
-            }
+        let (speaker, named) = (speech.speaker.clone(), speech.named.clone());
+        let interruption = Interruption {
+            speaker,
+            conversation: self.handle_of(&named),
+            caller: self.caller.clone(),
+            turn,
+            truth,
         };
-        ctx.spawn(interrupt.into_actor(self).map(move |interrupted, act, ctx| {
-            act.interrupting -= 1;
-            if let Err(error) = interrupted {
-                // The reply stays as it is, which is whole; what was said next is answered.
-                tracing::warn!(%error, %turn, "a spoken reply is not cut to what was heard");
-            }
+        let interrupting = interruption.begin();
+        self.interrupting.push(interrupting.clone());
+        ctx.spawn(interrupting.into_actor(self).map(|_over, act, ctx| {
+            act.interrupting.retain(|it| it.peek().is_none());
             act.next_message(ctx);
             act.go_when_all_is_told(ctx);
         }));
@@ -310,12 +323,18 @@ impl WsSession {
 }
 
 impl Handler<Hush> for WsSession {
-    type Result = ();
+    type Result = Response<()>;
 
-    fn handle(&mut self, Hush(turn): Hush, ctx: &mut Ctx) {
+    fn handle(&mut self, Hush(turn): Hush, ctx: &mut Ctx) -> Response<()> {
         if self.speech.as_ref().is_some_and(|it| it.turn == turn) {
             self.barge_in(ctx);
         }
+        let interrupting = self.interrupting.clone();
+        Response::fut(async move {
+            for interruption in interrupting {
+                let _over = interruption.await;
+            }
+        })
     }
 }
 

@@ -260,6 +260,16 @@ pub fn is_audio_start(text: &str) -> bool {
 }
 
 impl ClientMessage {
+    /// Whether a reply is asked for by it.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        match self {
+            Self::Message { .. } | Self::Replace { .. } => true,
+            Self::Start { message, .. } => message.is_some(),
+            _ => false,
+        }
+    }
+
     /// Reads a text frame.
     pub fn parse(text: &str, voices: &VoiceDefaults) -> Result<Self, Refused> {
         let mut fields = Fields::of_body(text.as_bytes())

@@ -2,6 +2,7 @@
 
 use idol_simulator::{Script, elevenlabs::CHARACTER_MS};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     listening::{audio_end, audio_start, say_aloud},
@@ -670,6 +671,88 @@ async fn whoever_cancels_silences_a_reply_that_is_written_to_its_end() {
     speak_up(&mut player, Up::Writes, "c1").await;
     player.assert_silenced();
     assert_eq!(remembered(&app).trim_end(), heard.trim_end());
+}
+
+#[tokio::test]
+async fn what_is_asked_behind_a_cancellation_knows_what_was_heard() {
+    let app = scripted().await;
+    for round in 0..8 {
+        let conversation = format!("c{round}");
+        app.simulator.script(Script::new().text(REPLY));
+        app.simulator.set_default(Script::new().text("All right."));
+        let mut player = Player::asking(&app, &conversation).await;
+        player.take_until("audio_complete").await;
+        let place = (player.pieces.len() / 2, 100);
+        player.report(place).await;
+        let heard = player.heard(place).to_owned();
+        player.socket.send(json!({"type": "ping"})).await;
+        player.take_until("pong").await;
+
+        // Both from elsewhere.
+        let path = format!("/conversation/{conversation}/cancel");
+        app.post(&path, json!({})).await;
+        app.chat(&conversation, "next").await;
+
+        assert_eq!(remembered(&app).trim_end(), heard.trim_end());
+    }
+}
+
+#[tokio::test]
+async fn who_interrupts_and_leaves_has_interrupted() {
+    let app = scripted().await;
+    for round in 0..8 {
+        let conversation = format!("c{round}");
+        let gate = app.simulator.gate();
+        let script = Script::new().text(REPLY);
+        app.simulator.script(script.hold_at(words_of(2), &gate));
+        app.simulator.set_default(Script::new().text("All right."));
+        let mut player = Player::asking(&app, &conversation).await;
+        player.take_until("audio").await;
+        gate.reached(1, DEADLINE).await.unwrap();
+        let place = (0, 5 * CHARACTER_MS);
+        player.report(place).await;
+        let heard = player.heard(place).to_owned();
+
+        let cancel = json!({"type": "cancel"}).to_string();
+        let frames = [Message::text(cancel), Message::Close(None)];
+        player.socket.send_together(frames).await;
+
+        // The gate was not opened.
+        assert_upstreams_rest(&app).await;
+        until("the reply as it was heard", async || {
+            let (said, _) = stored(&app, &conversation, &player.turn).await;
+            (said.trim_end() == heard.trim_end()).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_spoken_once_more_is_not_cut() {
+    let app = scripted().await;
+    app.simulator.script(Script::new().text(REPLY));
+    app.simulator.set_default(Script::new().text("All right."));
+    let mut message = aloud("c1", "Tell me a story");
+    message["client_message_id"] = json!("a-message-of-mine-1");
+    let mut first = app.socket().await;
+    first.send(message.clone()).await;
+    first.until("audio_complete").await;
+    drop(first);
+    let mut player = Player {
+        socket: app.socket().await,
+        turn: Value::Null,
+        messages: Vec::new(),
+        pieces: Vec::new(),
+    };
+    player.socket.send(message).await;
+    player.take_until("audio_complete").await;
+    player.report((0, 100)).await;
+
+    speak_up(&mut player, Up::Writes, "c1").await;
+
+    player.assert_silenced();
+    let whole = (REPLY.to_owned(), None);
+    assert_eq!(stored(&app, "c1", &player.turn).await, whole);
 }
 
 #[tokio::test]

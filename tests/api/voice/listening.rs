@@ -5,10 +5,13 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    sockets::{FORMAT, aloud, sentences},
+    sockets::{FORMAT, aloud, sentences, written},
     voiced,
 };
-use crate::helpers::{DEADLINE, Setup, Socket, TestApp, prompt, types, until};
+use crate::{
+    helpers::{DEADLINE, Setup, Socket, TestApp, prompt, types, until},
+    resilience::Commits,
+};
 
 /// `audio_start`.
 pub(super) fn audio_start(conversation: &str) -> Value {
@@ -474,6 +477,64 @@ async fn what_was_said_is_answered_though_its_client_left() {
     .await;
     assert_eq!((&*said[0].1, &*said[2].1), ("the first", "the second"));
     app.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_was_heard_while_another_message_is_kept_is_answered_though_its_client_left() {
+    let commits = Commits::default();
+    let failpoint = commits.failpoint();
+    let setup = Setup::new().voiced();
+    let setup = setup.tuning(|tuning| tuning.log.before_commit = Some(failpoint));
+    let app = setup.start().await;
+    app.chat("c1", "before").await;
+    commits.hold();
+    let mut socket = app.socket().await;
+    socket.send(written("c1", "the first")).await;
+    app.simulator
+        .whisper()
+        .script(Script::new().text("the second"));
+    socket.send(audio_start("c1")).await;
+    say_aloud(&mut socket, &sound(80, 3_000)).await;
+    socket.send(audio_end()).await;
+    let heard = app.simulator.wait_for(
+        "the transcript",
+        |counters| counters.transcription_requests == 1 && counters.active_requests == 0,
+        DEADLINE,
+    );
+    heard.await.unwrap();
+    assert_silent(&mut socket).await;
+
+    drop(socket);
+    until("the socket to be gone", async || {
+        let metrics = app.get("/metrics").await.text().await.unwrap();
+        metrics.contains("idol_router_websockets 0\n").then_some(())
+    })
+    .await;
+    commits.release();
+
+    let said = until("both to be answered", async || {
+        let said = app.said("c1").await;
+        (said.len() == 6).then_some(said)
+    })
+    .await;
+    assert_eq!((&*said[2].1, &*said[4].1), ("the first", "the second"));
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_be_read_leaves_the_utterance_that_is_under_way() {
+    let app = voiced().await;
+    let mut socket = app.socket().await;
+    let audio = sound(81, 4_000);
+    socket.send(audio_start("c1")).await;
+    say_aloud(&mut socket, &audio).await;
+    let mut wrong = audio_start("c1");
+    wrong["format"] = json!(7);
+    socket.send(wrong).await;
+    assert_eq!(socket.next().await["type"], "error");
+
+    socket.send(audio_end()).await;
+
+    assert_eq!(socket.next().await["text"], transcript(audio.len()));
 }
 
 #[tokio::test]

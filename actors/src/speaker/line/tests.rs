@@ -128,6 +128,26 @@ fn a_sentence_that_its_provider_gave_up_is_not_asked_for_again() {
 }
 
 #[test]
+fn what_broke_off_when_the_voice_was_lost_is_said_to_be_missing() {
+    let mut line = line(2);
+    let (first, second) = (line.ask().unwrap(), line.ask().unwrap());
+    line.took(
+        second.number,
+        &Bytes::new(),
+        vec![],
+        failed(UpstreamErrorKind::Credits),
+    );
+    line.took(
+        first.number,
+        &Bytes::from_static(&[0; 64]),
+        vec![],
+        failed(UpstreamErrorKind::Failed),
+    );
+    assert_eq!(line.ask(), None);
+    assert_eq!(order(&told(&mut line)), ["0", "0!", "1!", "end"]);
+}
+
+#[test]
 fn what_broke_off_is_charged_for_as_often_as_it_has_sounded() {
     let mut line = line(2);
     let (first, second) = (line.ask().unwrap(), line.ask().unwrap());

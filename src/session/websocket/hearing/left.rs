@@ -7,13 +7,18 @@ use actix_web::web;
 use idol_actors::{caller::Caller, error::EngineError, id::TurnId, voice::usage::VoiceUsage};
 
 use super::{Spoken, WrittenDown};
-use crate::{server::Server, session::websocket::asking::Saying};
+use crate::{
+    server::Server,
+    session::websocket::{asking::Saying, speaking::Interrupting},
+};
 
 /// Answers what is still being written down, in the order in which it was said. It ends in time, as
 /// each transcription and each turn does.
 pub(in crate::session::websocket) struct LeftBehind {
     pub(in crate::session::websocket) server: web::Data<Server>,
     pub(in crate::session::websocket) caller: Caller,
+    /// What is to be cut before: no prompt holds what was not heard.
+    pub(in crate::session::websocket) interrupting: Vec<Interrupting>,
     /// Each utterance, and the message that it becomes but for its text.
     pub(in crate::session::websocket) said: VecDeque<(Spoken, Saying)>,
 }
@@ -24,7 +29,11 @@ impl Actor for LeftBehind {
     fn started(&mut self, ctx: &mut Self::Context) {
         let (server, caller) = (self.server.clone(), self.caller.clone());
         let said = std::mem::take(&mut self.said);
+        let interrupting = std::mem::take(&mut self.interrupting);
         let answered = async move {
+            for interruption in interrupting {
+                let _over = interruption.await;
+            }
             for (spoken, saying) in said {
                 let conversation = saying.named.id.clone();
                 if let Err(error) = answer(&server, &caller, spoken.await, saying).await {

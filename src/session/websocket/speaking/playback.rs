@@ -12,8 +12,8 @@ const ROUNDING_MS: u32 = 50;
 pub(super) struct Playback {
     /// Milliseconds of each piece that was told.
     pieces: Vec<u32>,
-    /// When the first one was.
-    first: Option<Instant>,
+    /// When who plays them as they come is done with them.
+    ends: Option<Instant>,
     /// The furthest that the client reports.
     played: Option<(u32, u32)>,
 }
@@ -22,7 +22,8 @@ impl Playback {
     /// A piece of so many milliseconds is told; none for one that tells what went wrong.
     pub(super) fn told(&mut self, ms: u32, now: Instant) {
         self.pieces.push(ms);
-        self.first.get_or_insert(now);
+        let begins = self.ends.map_or(now, |ends| ends.max(now));
+        self.ends = Some(begins + Duration::from_millis(ms.into()));
     }
 
     /// The client has played all before a piece, and so many milliseconds of it.
@@ -34,8 +35,7 @@ impl Playback {
     /// pause; that of another is played as it comes.
     pub(super) fn is_over(&self, reports: Reports, now: Instant) -> bool {
         let ms = |pieces: &[u32]| pieces.iter().map(|ms| u64::from(*ms)).sum::<u64>();
-        let all = ms(&self.pieces);
-        if all == 0 {
+        if ms(&self.pieces) == 0 {
             return true;
         }
         match (reports, self.played) {
@@ -45,9 +45,7 @@ impl Playback {
                 ms(left) <= u64::from(played) + u64::from(ROUNDING_MS)
             }
             (Reports::Yes, None) => false,
-            (Reports::No, None) => self
-                .first
-                .is_none_or(|first| now.duration_since(first) > Duration::from_millis(all)),
+            (Reports::No, None) => self.ends.is_none_or(|ends| now > ends),
         }
     }
 }
@@ -74,6 +72,16 @@ mod tests {
         let over = |ms| playback.is_over(Reports::No, start + Duration::from_millis(ms));
         assert!(!over(2_900));
         assert!(over(3_100));
+    }
+
+    #[test]
+    fn what_comes_after_a_pause_begins_to_play_then() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut playback = told(start);
+        playback.told(5_000, at(20_000));
+        assert!(!playback.is_over(Reports::No, at(24_900)));
+        assert!(playback.is_over(Reports::No, at(25_100)));
     }
 
     #[test]
