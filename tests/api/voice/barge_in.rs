@@ -45,6 +45,15 @@ impl Player {
         }
     }
 
+    /// Has been told all of a spoken reply; the next one is a short one.
+    async fn told(app: &TestApp, conversation: &str) -> Self {
+        app.simulator.script(Script::new().text(REPLY));
+        app.simulator.set_default(Script::new().text("All right."));
+        let mut player = Self::asking(app, conversation).await;
+        player.take_until("audio_complete").await;
+        player
+    }
+
     /// Takes the next message of the reply.
     async fn take(&mut self) -> &Value {
         let message = self.socket.next().await;
@@ -340,10 +349,7 @@ async fn who_has_played_all_interrupts_nothing() {
 #[tokio::test]
 async fn a_whole_reply_that_was_heard_in_part_is_cut_to_it() {
     let app = scripted().await;
-    app.simulator.script(Script::new().text(REPLY));
-    app.simulator.set_default(Script::new().text("All right."));
-    let mut player = Player::asking(&app, "c1").await;
-    player.take_until("audio_complete").await;
+    let mut player = Player::told(&app, "c1").await;
     let place = (player.pieces.len() / 2, 100);
     player.report(place).await;
 
@@ -368,10 +374,7 @@ async fn a_whole_reply_that_was_heard_in_part_is_cut_to_it() {
 #[tokio::test]
 async fn who_never_reports_has_read_what_was_shown() {
     let app = scripted().await;
-    app.simulator.script(Script::new().text(REPLY));
-    app.simulator.set_default(Script::new().text("All right."));
-    let mut player = Player::asking(&app, "c1").await;
-    player.take_until("audio_complete").await;
+    let mut player = Player::told(&app, "c1").await;
 
     speak_up(&mut player, Up::Writes, "c1").await;
 
@@ -643,10 +646,7 @@ async fn the_end_of_a_reply_that_is_interrupted_tells_what_was_heard_of_it() {
 #[tokio::test]
 async fn whoever_cancels_silences_a_reply_that_is_written_to_its_end() {
     let app = scripted().await;
-    app.simulator.script(Script::new().text(REPLY));
-    app.simulator.set_default(Script::new().text("All right."));
-    let mut player = Player::asking(&app, "c1").await;
-    player.take_until("audio_complete").await;
+    let mut player = Player::told(&app, "c1").await;
     let place = (player.pieces.len() / 2, 100);
     player.report(place).await;
     let heard = player.heard(place).to_owned();
@@ -678,10 +678,7 @@ async fn what_is_asked_behind_a_cancellation_knows_what_was_heard() {
     let app = scripted().await;
     for round in 0..8 {
         let conversation = format!("c{round}");
-        app.simulator.script(Script::new().text(REPLY));
-        app.simulator.set_default(Script::new().text("All right."));
-        let mut player = Player::asking(&app, &conversation).await;
-        player.take_until("audio_complete").await;
+        let mut player = Player::told(&app, &conversation).await;
         let place = (player.pieces.len() / 2, 100);
         player.report(place).await;
         let heard = player.heard(place).to_owned();
@@ -777,10 +774,7 @@ async fn a_voice_that_fails_for_good_is_over_once_its_reply_is_cancelled() {
 #[tokio::test]
 async fn an_utterance_that_is_refused_interrupts_nothing() {
     let app = scripted().await;
-    app.simulator.script(Script::new().text(REPLY));
-    app.simulator.set_default(Script::new().text("All right."));
-    let mut player = Player::asking(&app, "c1").await;
-    player.take_until("audio_complete").await;
+    let mut player = Player::told(&app, "c1").await;
     player.report((0, 0)).await;
     let mut refused = audio_start("c1");
     refused["format"] = json!("ulaw_8000");

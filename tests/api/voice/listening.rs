@@ -1,6 +1,6 @@
 //! What is said aloud over `/ws/chat`.
 
-use idol_simulator::{Route, Script, whisper::transcript};
+use idol_simulator::{Gate, Route, Script, whisper::transcript};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -34,6 +34,27 @@ pub(super) async fn say_aloud(socket: &mut Socket, audio: &[u8]) {
     for piece in audio.chunks(1_000) {
         socket.send_raw(Message::binary(piece.to_vec())).await;
     }
+}
+
+/// Says two things, of which the first is not written down until the gate opens.
+async fn say_two(app: &TestApp, socket: &mut Socket, gate: &Gate) {
+    let whisper = app.simulator.whisper();
+    whisper.script(Script::new().text("the first").hold_headers(gate));
+    whisper.set_default(Script::new().text("the second"));
+    for number in 0..2 {
+        socket.send(audio_start("c1")).await;
+        say_aloud(socket, &sound(20 + number, 3_000)).await;
+        socket.send(audio_end()).await;
+        if number == 0 {
+            gate.reached(1, DEADLINE).await.unwrap();
+        }
+    }
+    let heard = app.simulator.wait_for(
+        "both uploads",
+        |counters| counters.transcription_requests >= 2,
+        DEADLINE,
+    );
+    heard.await.unwrap();
 }
 
 /// Fails unless nothing is on its way to the client.
@@ -394,27 +415,8 @@ async fn who_speaks_is_answered_behind_what_was_written_before() {
 async fn what_is_said_in_a_row_is_answered_in_that_order() {
     let app = voiced().await;
     let gate = app.simulator.gate();
-    app.simulator
-        .whisper()
-        .script(Script::new().text("the first").hold_headers(&gate));
-    app.simulator
-        .whisper()
-        .set_default(Script::new().text("the second"));
     let mut socket = app.socket().await;
-    for number in 0..2 {
-        socket.send(audio_start("c1")).await;
-        say_aloud(&mut socket, &sound(20 + number, 3_000)).await;
-        socket.send(audio_end()).await;
-        if number == 0 {
-            gate.reached(1, DEADLINE).await.unwrap();
-        }
-    }
-    let heard = app.simulator.wait_for(
-        "both uploads",
-        |counters| counters.transcription_requests >= 2,
-        DEADLINE,
-    );
-    heard.await.unwrap();
+    say_two(&app, &mut socket, &gate).await;
     assert_silent(&mut socket).await;
 
     gate.open();
@@ -434,27 +436,8 @@ async fn what_is_said_in_a_row_is_answered_in_that_order() {
 async fn what_was_said_is_answered_though_its_client_left() {
     let app = voiced().await;
     let gate = app.simulator.gate();
-    app.simulator
-        .whisper()
-        .script(Script::new().text("the first").hold_headers(&gate));
-    app.simulator
-        .whisper()
-        .set_default(Script::new().text("the second"));
     let mut socket = app.socket().await;
-    for number in 0..2 {
-        socket.send(audio_start("c1")).await;
-        say_aloud(&mut socket, &sound(70 + number, 3_000)).await;
-        socket.send(audio_end()).await;
-        if number == 0 {
-            gate.reached(1, DEADLINE).await.unwrap();
-        }
-    }
-    let heard = app.simulator.wait_for(
-        "both uploads",
-        |counters| counters.transcription_requests >= 2,
-        DEADLINE,
-    );
-    heard.await.unwrap();
+    say_two(&app, &mut socket, &gate).await;
 
     drop(socket);
     until("the socket to be gone", async || {

@@ -250,7 +250,12 @@ proptest! {
 
     #[test]
     fn new_text_is_never_changed_but_for_an_overlap(accepted in "[ab \n]{0,40}", rest in "[ab \n]{0,40}", size in 1usize..9) {
-        let shown = joined(&accepted, &rest, size).unwrap();
+        let Ok(shown) = joined(&accepted, &rest, size) else {
+            // What begins with the reply's first words may begin it again.
+            let first = |text: &str| text.split_whitespace().take(AGAIN_WORDS).map(str::to_owned).collect::<Vec<_>>();
+            prop_assert_eq!(first(&accepted), first(&rest));
+            return Ok(());
+        };
         let new = shown.strip_prefix(&accepted).unwrap();
         prop_assert!(rest.ends_with(new));
         let dropped = rest[..rest.len() - new.len()].trim();
