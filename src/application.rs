@@ -567,6 +567,7 @@ fn cors(origins: &AllowedOrigins) -> Cors {
             header::RETRY_AFTER,
             header::HeaderName::from_static("x-request-id"),
             header::HeaderName::from_static("x-turn-id"),
+            header::HeaderName::from_static("x-speech-model"),
             header::HeaderName::from_static("x-message-id"),
         ])
         .max_age(600)

@@ -304,6 +304,7 @@ async fn every_answer_to_an_allowed_origin_may_be_read_by_its_page() {
                 "retry-after",
                 "x-request-id",
                 "x-turn-id",
+                "x-speech-model",
                 "x-message-id",
             ];
             assert_eq!(exposed, expected.map(str::to_owned).into(), "{path}");
