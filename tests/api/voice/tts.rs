@@ -78,6 +78,27 @@ async fn a_voice_may_be_chosen_and_the_file_be_downloaded() {
 }
 
 #[tokio::test]
+async fn what_comes_whole_may_take_as_long_as_it_is_made() {
+    let setup = Setup::new().voiced();
+    let setup = setup.set("ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS", "1");
+    let app = setup.start().await;
+    let text = "It takes the provider more than a second to say all of this aloud.";
+    app.simulator
+        .script(idol_simulator::Script::new().text(text));
+    // Characters in a second.
+    app.simulator.elevenlabs().set_default("rate=30,batch=5");
+    let mut body = say("c1", "hi");
+    body["output_format"] = json!("wav_16000");
+
+    let response = app.post("/tts?download=true", body).await;
+
+    assert_eq!(response.status(), 200);
+    let audio = response.bytes().await.unwrap();
+    assert_eq!(audio, audio_of(text, "wav_16000"));
+    assert_eq!(app.simulator.requests_on(Route::Speech).len(), 1);
+}
+
+#[tokio::test]
 async fn a_bad_voice_is_named_before_anything_is_asked() {
     let app = voiced().await;
     for (name, value) in [

@@ -50,15 +50,23 @@ pub(crate) async fn play(
     let voice = Voice::new(&speech.text, speech.format);
     let whole = (speech.delivery == Delivery::Whole).then(|| voice.audio().len());
     let (head, framing, after) = head(performance, whole);
+    let batch = script.pace.batch.unwrap_or(BATCH);
+    let begun = Instant::now();
+    if whole.is_some() {
+        // All of it is made before the first of it is sent; then nothing is waited for any more.
+        let writes = u32::try_from(voice.len() / batch).unwrap_or(u32::MAX);
+        let made = script.pace.first + script.pace.between_writes(batch) * writes;
+        connection.wait(sleep_until(begun + made)).await?;
+    }
     let mut player = Player {
         body: Body::new(connection, head, framing, script.wire.split.clone()),
         voice,
         script,
         meter,
-        due: Instant::now(),
+        due: begun,
         content: speech.content,
         sent: 0,
-        batch: script.pace.batch.unwrap_or(BATCH),
+        batch,
     };
     match player.speak(performance.fails).await? {
         Ending::Severed(next) => {
