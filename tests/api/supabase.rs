@@ -45,14 +45,33 @@ pub fn stored(remote: &Simulator, id: &str) -> Option<StoredObject> {
 
 /// Waits until the object is, byte for byte, the JSON file, and shows so many messages.
 pub async fn same_as_file(app: &TestApp, remote: &Simulator, id: &str, messages: usize) -> Value {
+    like_its_file(app, remote, id, |shown| shown.len() == messages).await
+}
+
+/// Waits until the object is, byte for byte, the JSON file, and its messages are as they should be.
+async fn like_its_file(
+    app: &TestApp,
+    remote: &Simulator,
+    id: &str,
+    expected: impl Fn(&[Value]) -> bool,
+) -> Value {
     let file = app.data_dir().join(format!("conversations/{id}.json"));
     until(&format!("the object of {id}, like its file"), async || {
         let (file, object) = (std::fs::read(&file).ok()?, stored(remote, id)?);
         let document: Value = serde_json::from_slice(&file).unwrap();
-        let whole = document["messages"].as_array()?.len() == messages;
-        (whole && object.bytes == file).then_some(document)
+        let reached = expected(document["messages"].as_array()?);
+        (reached && object.bytes == file).then_some(document)
     })
     .await
+}
+
+/// Waits until both show the life that began with these words: for a moment after a deletion, both
+/// may still show the life before it.
+async fn lives_anew(app: &TestApp, remote: &Simulator, id: &str, words: &str) {
+    like_its_file(app, remote, id, |shown| {
+        shown.len() == 2 && shown[0]["content"] == words
+    })
+    .await;
 }
 
 async fn delete(app: &TestApp, id: &str) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{conflicts, delete, mirrored, remote, same_as_file, state, stored};
+use super::{conflicts, delete, lives_anew, mirrored, remote, same_as_file, state, stored};
 use crate::helpers::{BUCKET, Setup, until};
 use idol_simulator::supabase::{Fault, Target};
 
@@ -95,8 +95,7 @@ async fn a_new_life_shows_nothing_of_the_one_before() {
     same_as_file(&app, &remote, "a", 2).await;
     delete(&app, "a").await;
     app.chat("a", "second life").await;
-    let document = same_as_file(&app, &remote, "a", 2).await;
-    assert_eq!(document["messages"][0]["content"], "second life");
+    lives_anew(&app, &remote, "a", "second life").await;
     let end = state(&app, "rest", |state| state.backlog == 0).await;
     assert_eq!(end.conflicts, 0);
     assert_eq!(remote.supabase().objects(BUCKET).len(), 1);
