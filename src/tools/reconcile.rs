@@ -165,11 +165,17 @@ async fn take_back(
         .try_buffer_unordered(CONVERSATIONS)
         .boxed_local();
     let mut looked_at = 0;
+    let mut after_the_end = None;
     while let Some((id, done)) = walked.try_next().await? {
         looked_at += 1;
         progress.at(looked_at);
         match done {
             Ok(deeds) => account.deeds(&id, deeds),
+            // Another conversation's write ended the log while this one was read; what is to be
+            // told is that write's failure, which may be known a moment later.
+            Err(trouble) if opened.log.has_died() && !trouble.is_final() => {
+                after_the_end.get_or_insert((id, trouble));
+            }
             Err(trouble) => {
                 account.trouble(id.as_str(), &trouble);
                 read = read.after(&trouble);
@@ -180,6 +186,10 @@ async fn take_back(
         }
     }
     drop(walked);
+    if let Some((id, trouble)) = after_the_end {
+        account.trouble(id.as_str(), &trouble);
+        return Ok(Read::LogFailed);
+    }
     if stop.is_cancelled() {
         return Ok(read);
     }

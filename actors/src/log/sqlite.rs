@@ -267,6 +267,12 @@ impl SqliteLog {
         .boxed()
     }
 
+    /// Whether the log has stopped for good.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        matches!(*self.shared.life.borrow(), Life::Dead(_))
+    }
+
     /// Refuses new work, finishes what is queued, moves the WAL into the database, lets go of the files.
     pub fn close(&self) -> BoxFuture<'static, ()> {
         self.shared.closing.store(true, Ordering::SeqCst);
