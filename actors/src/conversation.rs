@@ -12,17 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, Response,
-    SpawnHandle, WrapFuture, prelude::SendError,
-};
-use tokio::sync::oneshot;
+use actix::{Actor, ActorContext, AsyncContext, Context, Recipient, SpawnHandle};
 
 use crate::{
     error::EngineError,
     id::{ConversationId, MessageId, Origin, TurnId},
     limits,
-    loading::Found,
     log::entry::{EntryHead, Owed},
     mirror::imported::ImportedDocument,
     provider::Generation,
@@ -41,40 +36,42 @@ mod counting;
 mod deleting;
 pub mod document;
 mod elsewhere;
+mod ending;
 pub mod event;
 mod interrupting;
 mod keeping;
 pub mod message;
 pub mod orphan;
+mod parking;
 pub mod prompt;
+mod receiving;
 mod repeating;
 mod resuming;
 mod running;
 mod starting;
 pub mod stream;
+pub mod streams;
 pub mod subscribers;
 pub mod tool_calls;
 mod usage;
+mod watching;
 
-use backlog::{Backlog, Retold};
-use command::{
-    Adopting, Answer, AskAdopt, AskAttach, AskAttend, AskBegin, AskCancel, AskCount, AskDelete,
-    AskDrain, AskInterrupt, AskKeyed, AskResume, AskSnapshot, AskStart, Attachment, Cancelled,
-    CommandError, Control, ControlKind, Deliver, Detached, Effect, From, Hush, Interrupted,
-    KeyedMessage, Listener, Reply, Resumed, Shed, Started,
-};
+use backlog::Retold;
+use command::{Adopting, Answer, Hush, Interrupted, Listener, Reply, Started};
 use deleting::Deleting;
-use document::{Document, Folded, Snapshot};
+use document::Document;
 use elsewhere::{Elsewhere, TakingOver};
 use interrupting::Hearing;
 pub(crate) use keeping::Keep;
 use keeping::Kept;
 use message::StoredMessage;
+use parking::Parked;
 use prompt::Parameters;
 use repeating::{Claim, Follower};
-use stream::{Position, Streams, TurnStream};
-use subscribers::{Interest, Sent, SubscriberKey, Subscribers};
+use streams::Streams;
+use subscribers::Subscribers;
 use tool_calls::ToolCalls;
+use watching::Sink;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -163,65 +160,6 @@ enum Recovering {
 enum Begun {
     No,
     Yes,
-}
-
-#[derive(Debug)]
-enum Parked {
-    Begin(command::Begin, Reply<bool>),
-    Start(Box<command::StartTurn>, Option<Listener>, Reply<Started>),
-    Attach(command::Attach, Listener, Reply<Attachment>),
-    Resume(command::Resume, Listener, Reply<Resumed>),
-    Snapshot(crate::caller::Caller, Reply<Option<Snapshot>>),
-    Keyed(crate::caller::Caller, String, Reply<Option<KeyedMessage>>),
-    Cancel(command::CancelTurn, Reply<Cancelled>),
-    /// With what it has done already.
-    Interrupt(command::Interrupt, Effect, Reply<Interrupted>),
-    Count(VoiceUsage, Reply<()>),
-    Delete(command::Delete, Reply<()>),
-    Adopt(Box<ImportedDocument>, Reply<Adopting>),
-}
-
-/// Commands that may wait for the history.
-const PARKED_MAX: usize = 256;
-
-impl Parked {
-    /// How many may wait already where it is to wait, too. All who watched a conversation come back
-    /// at once when its server has started again.
-    fn parked_max(&self) -> usize {
-        match self {
-            Self::Attach(..) | Self::Resume(..) => limits::SUBSCRIBERS_MAX,
-            Self::Begin(..)
-            | Self::Start(..)
-            | Self::Snapshot(..)
-            | Self::Keyed(..)
-            | Self::Cancel(..)
-            | Self::Interrupt(..)
-            | Self::Count(..)
-            | Self::Delete(..)
-            | Self::Adopt(..) => PARKED_MAX,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Sink {
-    attachment: u64,
-    to: actix::Recipient<Deliver>,
-    lifeline: oneshot::Sender<Detached>,
-}
-
-impl Sink {
-    fn send(&self, event: Arc<event::Event>) -> Sent {
-        let deliver = Deliver {
-            attachment: self.attachment,
-            event,
-        };
-        match self.to.try_send(deliver) {
-            Ok(()) => Sent::Yes,
-            Err(SendError::Full(_)) => Sent::Full,
-            Err(SendError::Closed(_)) => Sent::Gone,
-        }
-    }
 }
 
 /// The turn that is being answered.
@@ -406,258 +344,12 @@ impl Conversation {
         self.vitals.touch();
     }
 
-    /// Refuses what nobody may do now.
-    fn admit<T>(&self, reply: Reply<T>) -> Option<Reply<T>> {
-        match self.stage {
-            Stage::Open => Some(reply),
-            Stage::Draining => {
-                let error = EngineError::ShuttingDown {
-                    retry_after: self.shared.retry_after(),
-                };
-                answer(reply, Err(error.into()));
-                None
-            }
-            Stage::Retired(_) => {
-                answer(reply, Err(CommandError::Retired));
-                None
-            }
-        }
-    }
-
-    /// Parks a command until the history is there; gives it back if it is.
-    fn park(&mut self, command: Parked, ctx: &mut Context<Self>) -> Option<Parked> {
-        // What is read waits, too, as what is about to be written was seen by somebody; but not for
-        // a log that refuses to write.
-        let reads = matches!(command, Parked::Snapshot(..))
-            && matches!(self.appending, Appending::Retrying(_));
-        let held = self.deleting.is_some()
-            || (self.recovering == Recovering::Yes && !reads)
-            || (command.replaces() && self.awaits_log())
-            || (command.may_reopen() && self.taking_over == TakingOver::Yes)
-            || self.awaits_hearing(&command)
-            || self.awaits_elsewhere(&command);
-        match &self.history {
-            History::None { .. } if self.cannot_tell(&command) => {
-                command.refuse(EngineError::MirrorUnavailable);
-            }
-            History::None { .. } | History::Here(_) if !held => return Some(command),
-            History::Failed(error) => {
-                command.refuse((**error).clone());
-                // The next command gets a fresh actor, which reads again.
-                self.retire(ctx);
-            }
-            _ if self.parked.len() >= command.parked_max() => {
-                command.refuse(EngineError::Overloaded);
-            }
-            History::Reading | History::None { .. } | History::Here(_) => {
-                self.parked.push_back(command);
-            }
-            History::Absent => {
-                self.parked.push_back(command);
-                self.read_history(ctx);
-            }
-        }
-        None
-    }
-
-    fn read_history(&mut self, ctx: &mut Context<Self>) {
-        self.history = History::Reading;
-        let loader = self.shared.loader.clone();
-        let id = self.id.clone();
-        let load = async move { loader.load(id).await };
-        ctx.spawn(load.into_actor(self).map(|found, act, ctx| {
-            act.history_read(found, ctx);
-        }));
-    }
-
-    fn history_read(&mut self, found: Result<Found, EngineError>, ctx: &mut Context<Self>) {
-        let mut partials = Vec::new();
-        self.history = match found {
-            Ok(found) => {
-                partials = found.partials;
-                match found.history {
-                    Folded::Here(document) => {
-                        self.begun = Begun::Yes;
-                        self.last_stamp = document.next_timestamp(self.last_stamp);
-                        History::Here(document)
-                    }
-                    Folded::Over { seq } => History::None { seq },
-                }
-            }
-            Err(error) => History::Failed(Box::new(error)),
-        };
-        self.account();
-        self.end_orphans(partials, ctx);
-        self.look_elsewhere(ctx);
-        self.carry_out_parked(ctx);
-        self.drained_check();
-    }
-
-    fn carry_out_parked(&mut self, ctx: &mut Context<Self>) {
-        for command in std::mem::take(&mut self.parked) {
-            self.carry_out(command, ctx);
-        }
-    }
-
-    fn carry_out(&mut self, command: Parked, ctx: &mut Context<Self>) {
-        match self.park(command, ctx) {
-            None => {}
-            Some(Parked::Begin(command, reply)) => self.begin(command, reply, ctx),
-            Some(Parked::Start(command, listener, reply)) => {
-                self.start_turn(*command, listener, reply, ctx);
-            }
-            Some(Parked::Attach(command, listener, reply)) => {
-                let attached = self.attach(&command, listener, ctx);
-                answer(reply, attached.map_err(CommandError::Engine));
-            }
-            Some(Parked::Resume(command, listener, reply)) => {
-                let resumed = self.resume(&command, listener, ctx);
-                answer(reply, resumed.map_err(CommandError::Engine));
-            }
-            Some(Parked::Cancel(command, reply)) => {
-                let cancelled = self.cancel(&command, ctx);
-                answer(reply, cancelled.map_err(CommandError::Engine));
-            }
-            Some(Parked::Interrupt(command, effect, reply)) => {
-                self.interrupt(command, effect, reply, ctx);
-            }
-            Some(Parked::Count(usage, reply)) => self.count(usage, reply, ctx),
-            Some(Parked::Delete(command, reply)) => self.delete(&command, reply, ctx),
-            Some(Parked::Adopt(document, reply)) => self.adopt(&document, Some(reply), ctx),
-            Some(Parked::Keyed(caller, key, reply)) => {
-                answer(reply, Ok(self.keyed_message(&caller, &key)));
-            }
-            Some(Parked::Snapshot(caller, reply)) => {
-                let found = self.document().filter(|it| caller.may_use(it.user_id()));
-                answer(reply, Ok(found.map(Document::snapshot)));
-            }
-        }
-    }
-
     /// Keeps the books on memory.
     fn account(&self) {
         let bytes = self.document().map_or(0, Document::bytes);
         let before = self.vitals.bytes.swap(bytes, Ordering::Relaxed);
         self.shared.resident.fetch_add(bytes, Ordering::Relaxed);
         self.shared.resident.fetch_sub(before, Ordering::Relaxed);
-    }
-
-    fn attach(
-        &mut self,
-        command: &command::Attach,
-        listener: Listener,
-        ctx: &mut Context<Self>,
-    ) -> Result<Attachment, EngineError> {
-        let document = self.document().ok_or(EngineError::NotFound)?;
-        if !command.caller.may_use(document.user_id()) {
-            return Err(EngineError::NotFound);
-        }
-        let (interest, position) = match command.from {
-            From::Now => {
-                let position = Position {
-                    ordinal: self.first_untold(),
-                    ..Position::default()
-                };
-                (Interest::All, position)
-            }
-            From::TurnAt(cursor) => match self.streams.locate(cursor) {
-                Some(Ok(position)) => (Interest::Turn(position.ordinal), position),
-                Some(Err(_misplaced)) => return Err(EngineError::Restarted),
-                None => {
-                    let record = document.turn(cursor.turn);
-                    let told = record.and_then(TurnStream::from_record);
-                    let told = told.ok_or(EngineError::Restarted)?;
-                    let at = told.place(0, cursor);
-                    let at = at.map_err(|_misplaced| EngineError::Restarted)?;
-                    let backlog = Backlog::of(told, at).ok_or(EngineError::Restarted)?;
-                    let history = (Position::default(), Some(backlog));
-                    return self.subscribe(listener, Interest::History, history, ctx);
-                }
-            },
-        };
-        self.subscribe(listener, interest, (position, None), ctx)
-    }
-
-    fn subscribe(
-        &mut self,
-        listener: Listener,
-        interest: Interest,
-        (position, backlog): (Position, Option<Box<Backlog>>),
-        ctx: &mut Context<Self>,
-    ) -> Result<Attachment, EngineError> {
-        if self.subscribers.len() >= limits::SUBSCRIBERS_MAX {
-            return Err(EngineError::Overloaded);
-        }
-        let (lifeline, broken) = oneshot::channel();
-        let sink = Sink {
-            attachment: listener.attachment,
-            to: listener.sink,
-            lifeline,
-        };
-        let key = self
-            .subscribers
-            .add(sink, interest, position, listener.credit);
-        if let Some(backlog) = backlog {
-            self.subscribers.tell_first(key, backlog);
-        }
-        let attachment = Attachment::new(key, ctx.address().recipient(), broken);
-        self.pump(key, ctx);
-        Ok(attachment)
-    }
-
-    fn pump(&mut self, key: SubscriberKey, ctx: &mut Context<Self>) {
-        if self.is_paused() {
-            return;
-        }
-        self.subscribers.pump(
-            key,
-            &mut self.streams,
-            limits::EVENT_TEXT_BYTES_MAX,
-            Instant::now(),
-            Sink::send,
-        );
-        self.after_pump(ctx);
-    }
-
-    fn pump_all(&mut self, ctx: &mut Context<Self>) {
-        if self.is_paused() {
-            return;
-        }
-        self.subscribers.pump_all(
-            &mut self.streams,
-            limits::EVENT_TEXT_BYTES_MAX,
-            Instant::now(),
-            Sink::send,
-        );
-        self.after_pump(ctx);
-    }
-
-    fn after_pump(&mut self, ctx: &mut Context<Self>) {
-        let needed = self.subscribers.oldest_needed(self.streams.end());
-        self.streams.trim(needed);
-        if self.stall_check.is_none() && self.subscribers.anyone_waits() {
-            self.shared.metrics.credit_exhausted.inc();
-            let deadline = self.shared.config.stall_deadline;
-            self.stall_check = Some(ctx.run_later(deadline, Self::check_stalled));
-        }
-    }
-
-    fn check_stalled(&mut self, ctx: &mut Context<Self>) {
-        self.stall_check = None;
-        self.note_listeners();
-        let deadline = self.shared.config.stall_deadline;
-        let turns = limits::RESUME_TURNS_MAX as u64;
-        let oldest = self.first_untold().saturating_sub(turns);
-        let now = Instant::now();
-        for sink in self.subscribers.take_stalled(now, deadline, oldest) {
-            self.shared.metrics.stalled.inc();
-            // Its session finds out when its client reads again.
-            if sink.lifeline.send(Detached::Stalled).is_err() {
-                tracing::trace!("a stalled session had left already");
-            }
-        }
-        // Those whose mailbox was full are offered their events again.
-        self.pump_all(ctx);
     }
 
     /// Whether something is owed: an answer, an append, a reply.
@@ -741,24 +433,6 @@ impl Conversation {
     }
 }
 
-impl Parked {
-    fn refuse(self, error: EngineError) {
-        match self {
-            Self::Begin(_, reply) => answer(reply, Err(error.into())),
-            Self::Start(_, _, reply) => answer(reply, Err(error.into())),
-            Self::Attach(_, _, reply) => answer(reply, Err(error.into())),
-            Self::Resume(_, _, reply) => answer(reply, Err(error.into())),
-            Self::Snapshot(_, reply) => answer(reply, Err(error.into())),
-            Self::Keyed(_, _, reply) => answer(reply, Err(error.into())),
-            Self::Cancel(_, reply) => answer(reply, Err(error.into())),
-            Self::Interrupt(_, _, reply) => answer(reply, Err(error.into())),
-            Self::Count(_, reply) => answer(reply, Err(error.into())),
-            Self::Delete(_, reply) => answer(reply, Err(error.into())),
-            Self::Adopt(_, reply) => answer(reply, Err(error.into())),
-        }
-    }
-}
-
 /// Answers a command. Nobody may be waiting any more: that is fine.
 fn answer<T>(reply: Reply<T>, result: Answer<T>) {
     drop(reply.send(result));
@@ -793,153 +467,6 @@ impl Actor for Conversation {
         };
         if let Err(error) = self.shared.supervisor.try_send(stopped) {
             tracing::debug!(%error, conversation = %self.id, "the supervisor was not told of a stop");
-        }
-    }
-}
-
-/// Hands a command over with a reply to await; an actor that dies drops the reply.
-macro_rules! handle {
-    ($ask:ty, $answer:ty, |$act:ident, $msg:ident, $reply:ident, $ctx:ident| $body:expr) => {
-        impl Handler<$ask> for Conversation {
-            type Result = Response<Answer<$answer>>;
-
-            fn handle(&mut self, $msg: $ask, $ctx: &mut Self::Context) -> Self::Result {
-                self.touch();
-                let ($reply, answer) = oneshot::channel();
-                let $act = self;
-                $body;
-                Response::fut(async move {
-                    answer
-                        .await
-                        .unwrap_or(Err(CommandError::Engine(EngineError::Restarted)))
-                })
-            }
-        }
-    };
-}
-
-handle!(AskBegin, bool, |act, msg, reply, ctx| {
-    if let Some(reply) = act.admit(reply) {
-        act.carry_out(Parked::Begin(msg.command, reply), ctx);
-    }
-});
-handle!(AskStart, Started, |act, msg, reply, ctx| {
-    if let Some(reply) = act.admit(reply) {
-        act.carry_out(Parked::Start(msg.command, msg.listener, reply), ctx);
-    }
-});
-handle!(AskAttach, Attachment, |act, msg, reply, ctx| {
-    // A session that had stalled is told its turn to the end while the server drains.
-    let goes_on = matches!(msg.command.from, From::TurnAt(_));
-    let reply = match act.stage {
-        Stage::Draining if goes_on => Some(reply),
-        _ => act.admit(reply),
-    };
-    if let Some(reply) = reply {
-        act.carry_out(Parked::Attach(msg.command, msg.listener, reply), ctx);
-    }
-});
-handle!(AskResume, Resumed, |act, msg, reply, ctx| {
-    // A session that had listened goes on while the server drains: the handle turns others away.
-    if let Stage::Retired(_) = act.stage {
-        answer(reply, Err(CommandError::Retired));
-    } else {
-        act.carry_out(Parked::Resume(msg.command, msg.listener, reply), ctx);
-    }
-});
-handle!(AskSnapshot, Option<Snapshot>, |act, msg, reply, ctx| {
-    // Reading goes on while the server drains.
-    if let Stage::Retired(_) = act.stage {
-        answer(reply, Err(CommandError::Retired));
-    } else {
-        act.carry_out(Parked::Snapshot(msg.caller, reply), ctx);
-    }
-});
-handle!(AskCancel, Cancelled, |act, msg, reply, ctx| {
-    // Stopping goes on while the server drains, as reading does.
-    if let Stage::Retired(_) = act.stage {
-        answer(reply, Err(CommandError::Retired));
-    } else {
-        act.carry_out(Parked::Cancel(msg.command, reply), ctx);
-    }
-});
-handle!(AskInterrupt, Interrupted, |act, msg, reply, ctx| {
-    // As stopping does.
-    if let Stage::Retired(_) = act.stage {
-        answer(reply, Err(CommandError::Retired));
-    } else {
-        let command = Parked::Interrupt(msg.command, Effect::Nothing, reply);
-        act.carry_out(command, ctx);
-    }
-});
-handle!(AskKeyed, Option<KeyedMessage>, |act, msg, reply, ctx| {
-    if let Some(reply) = act.admit(reply) {
-        act.carry_out(Parked::Keyed(msg.caller, msg.key, reply), ctx);
-    }
-});
-handle!(AskAttend, (), |act, msg, reply, _ctx| {
-    act.attend(msg.turn, msg.voice);
-    answer(reply, Ok(()));
-});
-handle!(AskCount, (), |act, msg, reply, ctx| {
-    // What was used while the server drains was used, too.
-    if let Stage::Retired(_) = act.stage {
-        answer(reply, Err(CommandError::Retired));
-    } else {
-        act.carry_out(Parked::Count(msg.usage, reply), ctx);
-    }
-});
-handle!(AskDelete, (), |act, msg, reply, ctx| {
-    // What somebody wants gone must not stay because the server is about to stop.
-    if let Stage::Retired(_) = act.stage {
-        answer(reply, Err(CommandError::Retired));
-    } else {
-        act.carry_out(Parked::Delete(msg.command, reply), ctx);
-    }
-});
-handle!(AskAdopt, Adopting, |act, msg, reply, ctx| {
-    if let Some(reply) = act.admit(reply) {
-        act.carry_out(Parked::Adopt(msg.document, reply), ctx);
-    }
-});
-handle!(AskDrain, (), |act, msg, reply, ctx| {
-    act.drained.push(reply);
-    act.drain(msg.grace, ctx);
-});
-
-impl Handler<Control> for Conversation {
-    type Result = ();
-
-    fn handle(&mut self, msg: Control, ctx: &mut Self::Context) {
-        match msg.what {
-            ControlKind::Credit(events) => {
-                self.subscribers.credit(msg.key, events);
-                self.pump(msg.key, ctx);
-            }
-            ControlKind::Detach => {
-                self.note_listeners();
-                self.subscribers.remove(msg.key);
-                self.touch();
-                self.after_pump(ctx);
-            }
-        }
-    }
-}
-
-impl Handler<Shed> for Conversation {
-    type Result = ();
-
-    fn handle(&mut self, _: Shed, ctx: &mut Self::Context) {
-        if self.owes() || self.stage != Stage::Open {
-            return;
-        }
-        if self.subscribers.is_empty() {
-            self.retire(ctx);
-        } else if self.document().is_some() {
-            let needed = self.subscribers.oldest_needed(self.streams.end());
-            self.streams.clear_ended(needed);
-            self.history = History::Absent;
-            self.account();
         }
     }
 }

@@ -36,8 +36,10 @@ use crate::{
 mod asking;
 mod frames;
 mod hearing;
+mod saying;
 mod speaking;
 mod telling;
+mod watching;
 
 /// Messages of one client that wait to be carried out; more are refused.
 const INBOX_MAX: usize = 32;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use actix::{AsyncContext, Context};
 
-use super::{Call, Conversation, running::Why};
+use super::{Call, Conversation, ending::Why};
 use crate::id::TurnId;
 
 impl Conversation {

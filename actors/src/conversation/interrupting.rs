@@ -11,8 +11,8 @@ use super::{
     Call, Conversation, Parked, Pending, Then, answer,
     command::{Effect, Hush, Interrupt, Interrupted, Reply},
     document::TurnRecord,
+    ending::Why,
     event::{Cursor, Event, EventBody},
-    running::Why,
 };
 use crate::{
     id::TurnId,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::time::timeout;
 
-use super::{Conversation, running::Why};
+use super::{Conversation, ending::Why};
 use crate::{
     error::EngineError,
     id::TurnId,

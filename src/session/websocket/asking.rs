@@ -2,73 +2,28 @@
 
 use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use idol_actors::{
-    caller::Caller,
-    conversation::{
-        command::{
-            At, Attach, Attachment, Begin, CancelTurn, Cancelled, From, Listener, Manner, Resume,
-            Resumed, Said, StartTurn, Started, Took, Want,
-        },
-        event::Cursor,
-        stream::Passing,
+    conversation::command::{
+        At, Attach, Attachment, Begin, CancelTurn, Cancelled, From, Listener, Want,
     },
     error::EngineError,
     handle::ConversationHandle,
-    id::{MessageId, TurnId},
+    id::TurnId,
     limits,
 };
 
-use super::{Broken, Busy, Ctx, Own, Resuming, Via, Wanted, Watched, WsSession};
+use super::{Broken, Busy, Ctx, Wanted, WsSession, saying::Saying};
 use crate::{
-    server::Server,
     session::Given,
     wire::{
-        chat::{ChatRequest, Named, PromptChoice},
+        chat::{Named, PromptChoice},
         idempotency,
         page::PageRequest,
-        socket::{self, ClientMessage, Reasoning, Refused, SpokenReply, Watch},
+        socket::{self, ClientMessage, Reasoning, Refused, Watch},
     },
 };
 
-fn owned(text: Option<&str>) -> Option<String> {
-    text.map(str::to_owned)
-}
-
 /// Most bytes of messages in one `history`.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
-
-/// Something a client says.
-pub(super) struct Saying {
-    pub(super) named: Named,
-    pub(super) at: At,
-    /// None: a reply is to be made again.
-    pub(super) text: Option<String>,
-    pub(super) choice: PromptChoice,
-    pub(super) client_message_id: Option<String>,
-    pub(super) reasoning: Reasoning,
-    pub(super) voice: Option<SpokenReply>,
-}
-
-impl Saying {
-    /// The turn that it begins.
-    pub(super) fn command(&self, server: &Server, caller: &Caller, turn: TurnId) -> StartTurn {
-        let choice = &self.choice;
-        let key = self.client_message_id.clone().map(|key| {
-            let (model, system) = (choice.model.as_deref(), choice.system_prompt.as_deref());
-            let text = self.text.as_deref();
-            idempotency::of_message(key, self.at, text, model, system)
-        });
-        let (choice, defaults) = (choice.clone(), &server.defaults);
-        let request = match &self.text {
-            Some(text) => ChatRequest::of_text(text, choice, defaults),
-            None => ChatRequest::of_choice(choice, defaults),
-        };
-        StartTurn {
-            key,
-            at: self.at,
-            ..request.into_command(caller.clone(), turn)
-        }
-    }
-}
 
 impl WsSession {
     /// Carries out the messages that wait, one after the other.
@@ -198,14 +153,6 @@ impl WsSession {
         }
     }
 
-    /// Whether something can be said now.
-    pub(super) fn may_say(&self) -> bool {
-        self.busy == Busy::No
-            && !self.is_interrupting()
-            && self.inbox.is_empty()
-            && self.own.len() < limits::OWN_TURNS_MAX
-    }
-
     /// Whether the next message is carried out although many turns of this client are not over.
     fn may_go_on(&self) -> bool {
         self.own.len() < limits::OWN_TURNS_MAX
@@ -260,18 +207,6 @@ impl WsSession {
             turn,
         };
         async move { conversation.cancel(command).await }
-    }
-
-    pub(super) fn remember(&mut self, named: &Named, choice: &PromptChoice) {
-        self.current = Some(named.clone());
-        for (known, given) in [
-            (&mut self.character_id, &choice.character_id),
-            (&mut self.user_id, &choice.user_id),
-        ] {
-            if let Some(given) = given {
-                *known = Some(given.as_str().into());
-            }
-        }
     }
 
     /// The next message is carried out when this one is.
@@ -347,279 +282,6 @@ impl WsSession {
         }));
     }
 
-    /// Goes on where the client had come to; from then on it watches the conversation.
-    fn resume(
-        &mut self,
-        named: Named,
-        after: Said<MessageId>,
-        cursor: Said<Cursor>,
-        reasoning: Reasoning,
-        ctx: &mut Ctx,
-    ) {
-        let known = self.watched.iter().any(|it| it.named.id == named.id);
-        if !known && self.watched.len() >= limits::WATCHED_MAX {
-            ctx.text(socket::refused(&Refused::watching_too_many()));
-            return;
-        }
-        self.busy = Busy::Yes;
-        let number = self.number_attachment();
-        let command = Resume {
-            after,
-            ..self.resumption(cursor, reasoning, Manner::CaughtUp)
-        };
-        // Held back, so that what was missed is told before any event.
-        let listener = self.listener(number, 0, ctx);
-        self.book.borrow_mut().expect(number, Given::Nothing);
-        let conversation = self.handle_of(&named);
-        self.resuming = Some(Box::new(Resuming {
-            conversation: named.id.clone(),
-            held: Vec::new(),
-        }));
-        let resume = async move { conversation.resume(command, listener).await };
-        ctx.spawn(resume.into_actor(self).map(move |resumed, act, ctx| {
-            let held = act.resuming.take().map(|it| it.held);
-            match resumed {
-                Ok(resumed) => {
-                    act.leave_to_watch(&named, &resumed, ctx);
-                    act.resumed(number, named, reasoning, resumed, ctx);
-                }
-                Err(error) => {
-                    act.book.borrow_mut().close(number);
-                    ctx.text(socket::turn_error(&named.spelled, None, &error));
-                }
-            }
-            for held in held.into_iter().flatten() {
-                act.deliver(&held, ctx);
-            }
-            act.ready(ctx);
-        }));
-    }
-
-    /// Own turns that are not over are told by the watch from now on, with places to go on from,
-    /// and by no attachment of their own.
-    fn leave_to_watch(&mut self, named: &Named, resumed: &Resumed, ctx: &mut Ctx) {
-        let under_way = resumed.caught_up.as_ref().and_then(|it| it.turn.as_ref());
-        let under_way = under_way.map(|it| it.turn);
-        for own in &mut self.own {
-            let open = resumed.open.contains(&own.turn) && own.failed.is_none();
-            if own.via != Via::Attachment || own.named.id != named.id || !open {
-                continue;
-            }
-            own.via = Via::Watch;
-            self.book.borrow_mut().close(own.number);
-            if under_way == Some(own.turn) && own.cursor.is_none() {
-                // What comes with `resumed` is behind it.
-                let id = own.client_message_id.as_deref();
-                let (turn, message) = (own.turn, own.message);
-                ctx.text(socket::message_received(
-                    &named.spelled,
-                    turn,
-                    message,
-                    id,
-                    None,
-                ));
-            }
-        }
-    }
-
-    /// What follows comes over this attachment, and over no earlier one.
-    pub(super) fn resumed(
-        &mut self,
-        number: u64,
-        named: Named,
-        reasoning: Reasoning,
-        resumed: Resumed,
-        ctx: &mut Ctx,
-    ) {
-        let (spelled, timestamps) = (&named.spelled, self.server.timestamps);
-        if let Some(reset) = &resumed.reset {
-            ctx.text(socket::reset(spelled, reset));
-        }
-        if let Some(caught_up) = &resumed.caught_up {
-            ctx.text(socket::resumed(spelled, caught_up, timestamps));
-            if let Some(end) = &caught_up.end {
-                ctx.text(socket::missed_end(spelled, end, timestamps));
-            }
-        }
-        let earlier = self.watched.iter().position(|it| it.named.id == named.id);
-        if let Some(earlier) = earlier {
-            let earlier = self.watched.swap_remove(earlier);
-            if earlier.attachment != number {
-                self.book.borrow_mut().close(earlier.attachment);
-            }
-        }
-        // Own turns that are over were told among the messages.
-        let goes_on = |own: &Own| {
-            own.via == Via::Attachment
-                || own.named.id != named.id
-                || resumed.open.contains(&own.turn)
-        };
-        let over = self.own.iter().filter(|own| !goes_on(own));
-        for number in over.map(|own| own.number).collect::<Vec<_>>() {
-            self.speak_to_the_end(number);
-        }
-        self.own.retain(goes_on);
-        let under_way = resumed.caught_up.as_ref().and_then(|it| it.turn.as_ref());
-        let (cursor, turn) = (
-            resumed.caught_up.as_ref().map(|it| it.cursor),
-            under_way.map(|it| it.turn),
-        );
-        self.watch(number, named, reasoning);
-        if let Some(watched) = self.watched.last_mut() {
-            watched.cursor = cursor;
-            watched.under_way = turn.filter(|turn| !watched.told_elsewhere.contains(turn));
-        }
-        self.attached(number, resumed.attachment, ctx);
-        self.book.borrow_mut().release_held(number);
-        self.advance(ctx);
-    }
-
-    pub(super) fn resumption(
-        &self,
-        cursor: Said<Cursor>,
-        reasoning: Reasoning,
-        manner: Manner,
-    ) -> Resume {
-        Resume {
-            caller: self.caller.clone(),
-            after: Said::Nothing,
-            cursor,
-            manner,
-            passing: match reasoning {
-                Reasoning::Hidden => Passing::Reasoning,
-                Reasoning::Shown => Passing::Silence,
-            },
-        }
-    }
-
-    fn watch(&mut self, attachment: u64, named: Named, reasoning: Reasoning) {
-        let own = self.own.iter().filter(|own| {
-            // A watch that takes the place of another tells what that one told.
-            own.named.id == named.id && own.via == Via::Attachment
-        });
-        let told_elsewhere = own.map(|own| own.turn).collect();
-        self.watched.push(Watched {
-            attachment,
-            named,
-            reasoning,
-            wanted: Wanted::All,
-            cursor: None,
-            under_way: None,
-            told_elsewhere,
-        });
-    }
-
-    fn leave(&mut self, conversation: Option<Named>) {
-        let Some(named) = conversation.or_else(|| self.current.clone()) else {
-            return;
-        };
-        if let Some(watched) = self.watched.iter_mut().find(|it| it.named.id == named.id) {
-            watched.wanted = Wanted::OwnTurns;
-        }
-        self.forget_left_watches();
-    }
-
-    /// Ends the watches that were left and tell no own turn any more.
-    pub(super) fn forget_left_watches(&mut self) {
-        let (own, book) = (&self.own, &self.book);
-        self.watched.retain(|watched| {
-            let tells = |own: &Own| own.via == Via::Watch && own.named.id == watched.named.id;
-            let stays = watched.wanted == Wanted::All || own.iter().any(tells);
-            if !stays {
-                book.borrow_mut().close(watched.attachment);
-            }
-            stays
-        });
-    }
-
-    pub(super) fn start_turn(&mut self, saying: Saying, ctx: &mut Ctx) {
-        self.busy = Busy::Yes;
-        let turn = TurnId::now();
-        let number = self.number_attachment();
-        let watched = |it: &Watched| it.named.id == saying.named.id;
-        let via = match self.watched.iter().any(watched) {
-            true => Via::Watch,
-            false => Via::Attachment,
-        };
-        let command = saying.command(&self.server, &self.caller, turn);
-        // Held back until the turns before it are over. A turn that a watch tells needs no
-        // attachment, unless it turns out to be the turn of an earlier request.
-        let (given, credit) = match (via, self.own.is_empty()) {
-            (Via::Attachment, true) => (Given::Window, limits::CREDIT_WINDOW),
-            (Via::Attachment, false) | (Via::Watch, _) => (Given::Nothing, 0),
-        };
-        let listens = via == Via::Attachment || command.key.is_some();
-        let listener = listens.then(|| self.listener(number, credit, ctx));
-        if listens {
-            self.book.borrow_mut().expect(number, given);
-        }
-        let conversation = self.handle_of(&saying.named);
-        if let Some(voice) = saying.voice {
-            self.speak(number, turn, &saying.named, voice, ctx);
-        }
-        self.own.push_back(Own {
-            number,
-            turn,
-            named: saying.named,
-            message: None,
-            client_message_id: saying.client_message_id,
-            reasoning: saying.reasoning,
-            via,
-            cursor: None,
-            failed: None,
-        });
-        let start = async move { conversation.start_turn(command, listener).await };
-        ctx.spawn(start.into_actor(self).map(move |started, act, ctx| {
-            match started {
-                Ok(started) => act.turn_started(number, started, ctx),
-                Err(error) => act.fail(number, error, ctx),
-            }
-            act.ready(ctx);
-        }));
-    }
-
-    /// An own turn is in the log, or was there before. A watch may be telling one that was, or runs
-    /// again, as somebody else's: its own attachment tells it from the beginning, as this client's.
-    fn turn_started(&mut self, number: u64, started: Started, ctx: &mut Ctx) {
-        if started.took == Took::Repeat {
-            self.speaks_again(number);
-        }
-        let mut own = self.own.iter_mut().find(|own| own.number == number);
-        if let Some(own) = &mut own {
-            own.message = started.message;
-        }
-        if let Some(own) = own
-            && let Some(attachment) = started.attachment
-        {
-            let begun_here = started.took == Took::New && started.turn == own.turn;
-            own.turn = started.turn;
-            if own.via == Via::Watch && begun_here {
-                self.book.borrow_mut().close(number);
-            } else {
-                own.via = Via::Attachment;
-                let conversation = own.named.id.clone();
-                let watched = self.watched.iter_mut();
-                for watched in watched.filter(|it| it.named.id == conversation) {
-                    watched.leave_to_another(started.turn);
-                }
-                self.attached(number, attachment, ctx);
-            }
-        }
-        // The turn before it may have ended while this one was being synced.
-        self.advance(ctx);
-    }
-
-    /// What a message leaves out is what was named before it.
-    pub(super) fn completed(&self, choice: PromptChoice) -> PromptChoice {
-        PromptChoice {
-            user_id: choice.user_id.or_else(|| owned(self.user_id.as_deref())),
-            character_id: choice
-                .character_id
-                .or_else(|| owned(self.character_id.as_deref())),
-            ..choice
-        }
-    }
-
     /// Tells a part of a conversation's history.
     fn history(&mut self, named: Named, part: PageRequest, ctx: &mut Ctx) {
         self.busy = Busy::Yes;
@@ -646,7 +308,7 @@ impl WsSession {
         self.server.conversation(named)
     }
 
-    fn number_attachment(&mut self) -> u64 {
+    pub(super) fn number_attachment(&mut self) -> u64 {
         self.next_attachment += 1;
         self.next_attachment
     }

@@ -19,7 +19,7 @@ use idol_actors::{
 };
 
 use self::{file::SoundFile, left::LeftBehind};
-use super::{Ctx, WsSession, asking::Saying};
+use super::{Ctx, WsSession, saying::Saying};
 use crate::{
     error::{ApiError, Payload},
     session::hearing::{Hearing, pass},

@@ -13,13 +13,16 @@ use self::telling::{Taken, is_beyond_telling, said, take};
 use super::*;
 use crate::{
     adopting::{self, Offer},
-    conversation::message::{Draft, Stamp},
+    conversation::message::{Draft, Role, Stamp},
     id::ConversationId,
     importing,
     json_text::JsonText,
     log::{
         Loaded,
-        entry::{Begun, INTERRUPTED},
+        entry::{
+            Begun, CANCELLED, Entry, EntryHead, Heard, INTERRUPTED, Owed, Prepended, TurnAccepted,
+            TurnEnded, TurnReopened,
+        },
     },
     mirror::{Render as _, imported::ImportedDocument},
     rendering::DocumentRenderer,

@@ -9,7 +9,7 @@ use idol_actors::{caller::Caller, error::EngineError, id::TurnId, voice::usage::
 use super::{Spoken, WrittenDown};
 use crate::{
     server::Server,
-    session::websocket::{asking::Saying, speaking::Interrupting},
+    session::websocket::{saying::Saying, speaking::Interrupting},
 };
 
 /// Answers what is still being written down, in the order in which it was said. It ends in time, as
