@@ -262,7 +262,7 @@ pub enum EventBody {
 }
 
 /// The user messages of a turn.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct Received {
     /// Older messages that the turn took over when it replaced their reply: those who come back
     /// may not have seen them.

@@ -213,17 +213,6 @@ mod tests {
         })
     }
 
-    fn received() -> Received {
-        Received {
-            before: Vec::new(),
-            messages: Vec::new(),
-            message: None,
-            key: None,
-            replacing: None,
-            told: 0,
-        }
-    }
-
     #[derive(Debug, Clone)]
     enum Step {
         Text(String),
@@ -245,7 +234,7 @@ mod tests {
         fn reading_in_any_steps_gives_the_whole_text_once(steps in steps()) {
             let mut streams = Streams::new(7);
             let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
-            streams.get_mut(ordinal).unwrap().show(received());
+            streams.get_mut(ordinal).unwrap().show(Received::default());
             let mut at = Position { ordinal, ..Position::default() };
             let (mut text, mut reasoning) = (String::new(), String::new());
             let (mut seen_text, mut seen_reasoning) = (String::new(), String::new());
@@ -306,7 +295,7 @@ mod tests {
             .unwrap()
             .push_text(JsonText::escape("early"));
         assert!(streams.read(Position::default(), 100).is_none());
-        streams.get_mut(ordinal).unwrap().show(received());
+        streams.get_mut(ordinal).unwrap().show(Received::default());
         assert!(streams.read(Position::default(), 100).is_some());
     }
 
@@ -316,7 +305,7 @@ mod tests {
         for _ in 0..3 {
             let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
             let stream = streams.get_mut(ordinal).unwrap();
-            stream.show(received());
+            stream.show(Received::default());
             stream.end(outcome(&JsonText::escape("x")));
         }
         streams.trim(streams.end());

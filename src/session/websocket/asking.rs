@@ -50,15 +50,13 @@ impl WsSession {
                 | ClientMessage::AudioStart(_) => {}
                 ClientMessage::Leave { conversation } => self.leave(conversation),
                 ClientMessage::Cancel { conversation, turn } => {
-                    match conversation.or_else(|| self.current.clone()) {
-                        Some(named) => self.cancel(named, turn, ctx),
-                        None => ctx.text(socket::refused(&Refused::no_conversation())),
+                    if let Some(named) = self.meant(conversation, ctx) {
+                        self.cancel(named, turn, ctx);
                     }
                 }
                 ClientMessage::History { conversation, part } => {
-                    match conversation.or_else(|| self.current.clone()) {
-                        Some(named) => self.history(named, part, ctx),
-                        None => ctx.text(socket::refused(&Refused::no_conversation())),
+                    if let Some(named) = self.meant(conversation, ctx) {
+                        self.history(named, part, ctx);
                     }
                 }
                 ClientMessage::Resume {
@@ -66,13 +64,12 @@ impl WsSession {
                     after,
                     cursor,
                     reasoning,
-                } => match conversation.or_else(|| self.current.clone()) {
-                    Some(named) => {
+                } => {
+                    if let Some(named) = self.meant(conversation, ctx) {
                         self.current = Some(named.clone());
                         self.resume(named, after, cursor, reasoning, ctx);
                     }
-                    None => ctx.text(socket::refused(&Refused::no_conversation())),
-                },
+                }
                 ClientMessage::Start {
                     conversation,
                     message,
@@ -108,8 +105,7 @@ impl WsSession {
                     reasoning,
                     voice,
                 } => {
-                    let Some(named) = conversation.or_else(|| self.current.clone()) else {
-                        ctx.text(socket::refused(&Refused::no_conversation()));
+                    let Some(named) = self.meant(conversation, ctx) else {
                         continue;
                     };
                     self.remember(&named, &choice);
@@ -134,8 +130,7 @@ impl WsSession {
                     reasoning,
                     voice,
                 } => {
-                    let Some(named) = conversation.or_else(|| self.current.clone()) else {
-                        ctx.text(socket::refused(&Refused::no_conversation()));
+                    let Some(named) = self.meant(conversation, ctx) else {
                         continue;
                     };
                     let saying = Saying {
@@ -151,6 +146,16 @@ impl WsSession {
                 }
             }
         }
+    }
+
+    /// The conversation that a message names, else the one of before it; the client is told if there
+    /// is none.
+    fn meant(&self, named: Option<Named>, ctx: &mut Ctx) -> Option<Named> {
+        let named = named.or_else(|| self.current.clone());
+        if named.is_none() {
+            ctx.text(socket::refused(&Refused::no_conversation()));
+        }
+        named
     }
 
     /// Whether the next message is carried out although many turns of this client are not over.

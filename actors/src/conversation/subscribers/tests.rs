@@ -30,14 +30,7 @@ fn outcome() -> Arc<Outcome> {
 
 fn shown(streams: &mut Streams) -> u64 {
     let ordinal = streams.push(TurnStream::new(TurnId::now(), MessageId::now()));
-    streams.get_mut(ordinal).unwrap().show(Received {
-        before: Vec::new(),
-        messages: Vec::new(),
-        message: None,
-        key: None,
-        replacing: None,
-        told: 0,
-    });
+    streams.get_mut(ordinal).unwrap().show(Received::default());
     ordinal
 }
 

@@ -45,14 +45,7 @@ fn live(turn: TurnId, pieces: &[Piece]) -> (Streams, u64, String) {
     let mut streams = Streams::new(7);
     let ordinal = streams.push(TurnStream::new(turn, MessageId::now()));
     let stream = streams.get_mut(ordinal).unwrap();
-    stream.show(Received {
-        before: Vec::new(),
-        messages: Vec::new(),
-        message: None,
-        key: None,
-        replacing: None,
-        told: 0,
-    });
+    stream.show(Received::default());
     stream.start("m".into());
     let mut text = String::new();
     for piece in pieces {
