@@ -295,7 +295,7 @@ fn elevenlabs(read: &mut Reader<'_>) -> ElevenLabsConfig {
         queue_timeout: read.seconds(&var::ELEVENLABS_QUEUE_TIMEOUT_SECS, 1..=HOUR),
         first_audio_timeout: read.seconds(&var::ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS, 1..=HOUR),
         silence_timeout: read.seconds(&var::ELEVENLABS_SILENCE_TIMEOUT_SECS, 1..=HOUR),
-        attempts: read.number(&var::ELEVENLABS_ATTEMPTS, 1..=16),
+        attempts: read.number(&var::ELEVENLABS_ATTEMPTS, 1..=3),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use actix_web::{
-    Error, HttpResponse, Resource, Route,
+    Error, HttpRequest, HttpResponse, Resource, Route,
     body::{BoxBody, MessageBody},
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
     guard,
@@ -129,14 +129,23 @@ fn resource(
     routes
         .into_iter()
         .fold(resource, Resource::route)
-        .default_service(web::to(move || async move {
-            Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow })
+        .default_service(web::to(move |request: HttpRequest| async move {
+            let error = ApiError::MethodNotAllowed { allow };
+            Err::<HttpResponse, _>(shaped(&request, error))
         }))
         .wrap(from_fn(catch_panic))
 }
 
-async fn unknown() -> Result<HttpResponse, ApiError> {
-    Err(ApiError::UnknownRoute)
+async fn unknown(request: HttpRequest) -> Result<HttpResponse, Error> {
+    Err(shaped(&request, ApiError::UnknownRoute))
+}
+
+/// An error in the shape of the door that a request came to.
+fn shaped(request: &HttpRequest, error: ApiError) -> Error {
+    match request.path().starts_with("/v1/") {
+        true => openai::OpenAiError::from(error).into(),
+        false => error.into(),
+    }
 }
 
 /// Answers 500 for a handler that panics. Around each resource, not the app: there the routing is
@@ -156,7 +165,8 @@ async fn catch_panic<B: MessageBody + 'static>(
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
             tracing::error!(panic = what, "a handler panicked");
-            Ok(ServiceResponse::from_err(ApiError::Internal, kept))
+            let error = shaped(&kept, ApiError::Internal);
+            Ok(ServiceResponse::from_err(error, kept))
         }
     }
 }

@@ -108,7 +108,7 @@ variables! {
         ELEVENLABS_QUEUE_TIMEOUT_SECS = "30", "seconds that a synthesis waits for room";
         ELEVENLABS_FIRST_AUDIO_TIMEOUT_SECS = "20", "seconds from the first request for a speech to its first audio, repeats included; WAV has the time of a whole speech";
         ELEVENLABS_SILENCE_TIMEOUT_SECS = "15", "seconds without audio, once it speaks";
-        ELEVENLABS_ATTEMPTS = "3", "requests for one speech before its first audio";
+        ELEVENLABS_ATTEMPTS = "3", "requests for one speech before its first audio, 3 at most";
     }
     "Transcription: OpenAI, or a Whisper of one's own (its key ends demo mode)" {
         OPENAI_API_KEY = "", "key; secret";

@@ -28,7 +28,7 @@ use crate::{
         fields::{FieldError, Fields, Step},
         json::Object,
         openai,
-        voice::{VoiceDefaults, voice_of},
+        voice::{OVER_HTTP, VoiceDefaults, voice_of},
     },
 };
 
@@ -119,29 +119,34 @@ pub(super) async fn speech(
         .await
         .map_err(engine)?;
     // What fails before its first sound has a status.
-    let first = speech.next().await.map_err(engine)?.unwrap_or_default();
+    let first = speech.next().await.map_err(engine)?;
+    // A text without a word to be spoken has no audio.
+    let left = first.is_some().then_some(speech);
     let mut response = HttpResponse::Ok();
     response.insert_header((SPEECH_MODEL, &*voice.model_id));
     Ok(match stream {
         Streamed::Audio => {
-            let rest = stream::try_unfold(speech, |mut speech| async {
+            let rest = stream::try_unfold(left, |left| async {
+                let Some(mut speech) = left else {
+                    return Ok(None);
+                };
                 let piece = speech.next().await.map_err(engine)?;
-                Ok::<_, OpenAiError>(piece.map(|piece| (piece, speech)))
+                Ok::<_, OpenAiError>(piece.map(|piece| (piece, Some(speech))))
             });
-            let audio = stream::iter([Ok(first)]).chain(rest);
+            let audio = stream::iter(first.map(Ok)).chain(rest);
             response
                 .insert_header((header::CONTENT_TYPE, voice.format.mime()))
                 .streaming(Box::pin(audio))
         }
         Streamed::Events => {
-            let events = stream::unfold(Some((Some(first), speech)), |left| async {
-                let (first, mut speech) = left?;
-                let piece = match first {
-                    Some(first) => Ok(Some(first)),
-                    None => speech.next().await,
+            let events = stream::unfold(Some((first, left)), |state| async {
+                let (first, mut left) = state?;
+                let piece = match (first, &mut left) {
+                    (None, Some(speech)) => speech.next().await,
+                    (first, _) => Ok(first),
                 };
                 Some(match piece {
-                    Ok(Some(audio)) => (openai::audio_delta(&audio), Some((None, speech))),
+                    Ok(Some(audio)) => (openai::audio_delta(&audio), Some((None, left))),
                     Ok(None) => (openai::audio_done(), None),
                     Err(error) => (openai::failed(&OpenAiError(engine(error)).object()), None),
                 })
@@ -285,7 +290,7 @@ fn asked_for(body: &[u8], defaults: &VoiceDefaults) -> Result<Asked, OpenAiError
     let speed = speed.map(|speed| speed.clamp(0.7, 1.2));
     let model = fields.filled("model");
     let mut named = Fields::of_body(b"{}")?;
-    let template = voice_of(&mut named, defaults);
+    let template = voice_of(&mut named, OVER_HTTP, defaults);
     let given = |name: Option<String>, default: &str| match name {
         Some(name) if is_elevenlabs(&name) => name,
         Some(_) | None => default.to_owned(),

@@ -10,7 +10,10 @@ use idol_actors::{
     conversation::event::Outcome,
     error::EngineError,
     provider::{Upstream, UpstreamError, UpstreamErrorKind, speech::Voice},
-    voice::format::{Coding, WAV_HEADER_BYTES},
+    voice::{
+        format::{Coding, WAV_HEADER_BYTES},
+        segmenter,
+    },
 };
 
 use super::chat;
@@ -61,7 +64,7 @@ pub(super) async fn tts(
     let form = Form::of(&request)?;
     let (named, command, body) = chat::read(&server, &request, payload).await?;
     let mut fields = Fields::of_body(&body)?;
-    let voice = voice::voice_of(&mut fields, &server.voices.defaults);
+    let voice = voice::voice_of(&mut fields, voice::OVER_HTTP, &server.voices.defaults);
     let voice = fields.finish(voice)?;
     // A reply that nobody can speak is not asked for.
     let fault = |error| ApiError::of(error, &named.spelled);
@@ -72,7 +75,10 @@ pub(super) async fn tts(
         .map_err(fault)?;
     let text = text_of(&outcome);
     let account = server.voice_account(Some(conversation));
-    let audio = whole(&server, &text, &voice, &account).await;
+    let spoken = segmenter::spoken(&text);
+    // A reply of stage directions alone: there is nothing else to be heard of it.
+    let said = if spoken.is_empty() { &text } else { &spoken };
+    let audio = whole(&server, said, &voice, &account).await;
     let audio = audio.map_err(|error| ApiError::Unspoken {
         error,
         text: Box::new(UnspokenText {
@@ -94,7 +100,7 @@ pub(super) async fn stream(
 ) -> Result<HttpResponse, ApiError> {
     let (named, command, body) = chat::read(&server, &request, payload).await?;
     let mut fields = Fields::of_body(&body)?;
-    let voice = voice::voice_of(&mut fields, &server.voices.defaults);
+    let voice = voice::voice_of(&mut fields, voice::OVER_HTTP, &server.voices.defaults);
     if !voice.format.is_for_streams() {
         // A stream cannot begin with its length.
         let msg = "Input should be a format that can be streamed: mp3, pcm, ulaw, alaw or opus";
@@ -181,7 +187,7 @@ pub(super) async fn whole(
             kind,
             message: message.to_owned(),
             retry_after: None,
-            retryable: None,
+            retryable: Some(false),
             too_long: None,
         }))
     };

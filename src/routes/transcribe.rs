@@ -27,7 +27,7 @@ use crate::{
         chat::{ChatRequest, Defaults, Named, OPAQUE_ID_BYTES_MAX, PromptChoice, conversation_of},
         fields::Fields,
         idempotency,
-        voice::voice_of,
+        voice::{OVER_HTTP, voice_of},
     },
 };
 
@@ -132,7 +132,7 @@ impl Asked {
             character_id: fields.bounded("character_id", OPAQUE_ID_BYTES_MAX),
             ..PromptChoice::default()
         };
-        let voice = voice_of(&mut fields, &server.voices.defaults);
+        let voice = voice_of(&mut fields, OVER_HTTP, &server.voices.defaults);
         let voice = fields.finish(voice)?;
         Ok(Self {
             conversation,

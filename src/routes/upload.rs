@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 use actix_multipart::{Field, Multipart, MultipartError};
 use actix_web::{error::PayloadError, http::header::ContentDisposition, web};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use idol_actors::{
     error::EngineError,
     provider::hearing::{Transcript, UploadPart},
@@ -180,7 +179,7 @@ impl File {
 
 impl<A: Asker> Reading<'_, A> {
     async fn parts(&mut self, mut form: Multipart) -> Result<(), ApiError> {
-        while let Some(field) = form.next().await {
+        while let Some(field) = self.progress.next(&mut form).await {
             let field = self.read(field)?;
             let name = field.name().unwrap_or_default().to_owned();
             match name.as_str() {
@@ -216,7 +215,7 @@ impl<A: Asker> Reading<'_, A> {
 
     async fn field(&mut self, name: String, mut field: Field) -> Result<(), ApiError> {
         let mut value = Vec::new();
-        while let Some(piece) = field.next().await {
+        while let Some(piece) = self.progress.next(&mut field).await {
             let piece = self.read(piece)?;
             if value.len() + piece.len() > FIELD_BYTES_MAX {
                 let msg = format!("Input should have at most {FIELD_BYTES_MAX} bytes");
@@ -269,7 +268,7 @@ impl<A: Asker> Reading<'_, A> {
             }
         };
         let mut over = true;
-        while let Some(piece) = field.next().await {
+        while let Some(piece) = self.progress.next(&mut field).await {
             let piece = self.read(piece)?;
             size(&piece)?;
             first.extend_from_slice(&piece);
@@ -291,7 +290,7 @@ impl<A: Asker> Reading<'_, A> {
         self.digest.update(&first);
         if self.asker.wants(&self.fields).await? == Wanted::Digest {
             self.file = File::Compared;
-            while let Some(piece) = field.next().await {
+            while let Some(piece) = self.progress.next(&mut field).await {
                 let piece = self.read(piece)?;
                 size(&piece)?;
                 self.digest.update(&piece);
@@ -323,7 +322,7 @@ impl<A: Asker> Reading<'_, A> {
         loop {
             // Who answers early need not wait for what its client has still to say.
             let piece = select! {
-                piece = field.next() => piece,
+                piece = self.progress.next(&mut field) => piece,
                 () = hearing.parts().closed() => break,
             };
             let Some(piece) = piece else {

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use idol_actors::{
     accounting::VoiceAccount,
     conversation::{
-        command::{Deliver, Listener, StartTurn, Started, Want},
+        command::{Deliver, Hush, Listener, StartTurn, Started, Want},
         event::EventBody,
     },
     error::EngineError,
     handle::ConversationHandle,
     json_text::unescape,
     limits,
+    log::entry::CANCELLED,
     provider::speech::{Speak, Timing, Voice},
     speaker::{More, Over, Piece, Silence, Speaker, SpeakerConfig, Voiced},
     voice::segmenter::SegmenterOptions,
@@ -99,6 +100,11 @@ pub async fn stream(
     let lifeline = Lifeline(Box::pin(attachment.lifeline()));
     book.borrow_mut().open(ATTACHMENT, attachment);
     hand_over(&session, lifeline)?;
+    // Whoever cancels the turn silences it, also when its text is whole.
+    let attends = conversation.attend(started.turn, session.recipient()).await;
+    if let Err(error) = attends {
+        tracing::debug!(%error, turn = %started.turn, "who cancels does not silence a voice");
+    }
     Ok((started, pieces))
 }
 
@@ -119,7 +125,7 @@ impl TtsStreamSession {
     /// Tells the voice something. Nothing more is taken until it has taken that.
     fn tell<M>(&self, message: M, ctx: &mut Context<Self>)
     where
-        M: actix::Message<Result = ()> + Send + 'static,
+        M: actix::Message<Result: Send> + Send + 'static,
         Speaker: Handler<M>,
     {
         let Some(speaker) = &self.speaker else { return };
@@ -129,6 +135,12 @@ impl TtsStreamSession {
                 act.fail(EngineError::Restarted, ctx);
             }
         }));
+    }
+
+    /// The turn was cancelled: the audio ends where it is.
+    fn hush(&mut self, ctx: &mut Context<Self>) {
+        self.tell(Silence, ctx);
+        self.end(Ok(None), ctx);
     }
 
     fn fail(&mut self, error: EngineError, ctx: &mut Context<Self>) {
@@ -209,11 +221,20 @@ impl Handler<Deliver> for TtsStreamSession {
                 self.book.borrow_mut().close(ATTACHMENT);
                 match &outcome.error {
                     Some(error) => self.fail(error.clone(), ctx),
+                    None if outcome.finish_reason == CANCELLED => self.hush(ctx),
                     None => self.tell(Over, ctx),
                 }
             }
             _ => {}
         }
+    }
+}
+
+impl Handler<Hush> for TtsStreamSession {
+    type Result = ();
+
+    fn handle(&mut self, _: Hush, ctx: &mut Self::Context) {
+        self.hush(ctx);
     }
 }
 

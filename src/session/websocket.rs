@@ -234,7 +234,7 @@ impl WsSession {
                             self.cancel_early(conversation.as_ref(), *turn, ctx);
                         }
                     }
-                    message if message.is_said() => {
+                    message if message.is_said() && !self.repeats(message.key()) => {
                         self.barge_in(ctx);
                     }
                     _ => {}

@@ -15,5 +15,5 @@ pub use audio::{
 pub use told::{
     PONG, conversation_deleted, conversation_started, ended, event, going_away, history,
     message_received, missed_end, received_of_others, received_of_own, refused, reset, resumed,
-    turn_error, unplaced,
+    turn_error, unplaced, utterance_error,
 };

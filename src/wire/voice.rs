@@ -39,19 +39,25 @@ impl VoiceDefaults {
     }
 }
 
+/// What the format is called in a request over HTTP.
+pub const OVER_HTTP: &[&str] = &["output_format"];
+
 /// Longest id of a voice or a speech model, in bytes.
 const ID_BYTES_MAX: usize = 128;
 
-/// Reads the voice fields of a body: `voice_id`, `model_id`, `output_format` (or `format`),
+/// Reads the voice fields of a body: `voice_id`, `model_id`, the format by one of these names,
 /// `stability`, `similarity_boost`, `style`, `use_speaker_boost`, `speed`. What is wrong is kept in
 /// `fields`.
-pub fn voice_of(fields: &mut Fields<'_>, defaults: &VoiceDefaults) -> Arc<Voice> {
-    let format = match fields.filled("output_format") {
-        Some(name) => format_of(fields, "output_format", &name),
-        None => match fields.filled("format") {
-            Some(name) => format_of(fields, "format", &name),
-            None => AudioFormat::MP3_44100_128,
-        },
+pub fn voice_of(
+    fields: &mut Fields<'_>,
+    format_names: &[&'static str],
+    defaults: &VoiceDefaults,
+) -> Arc<Voice> {
+    let mut names = format_names.iter();
+    let named = names.find_map(|name| Some((*name, fields.filled(name)?)));
+    let format = match named {
+        Some((field, name)) => format_of(fields, field, &name),
+        None => AudioFormat::MP3_44100_128,
     };
     let model_id = id_of(fields, "model_id", &defaults.model_id);
     Arc::new(Voice {

@@ -71,6 +71,24 @@ pub struct Ending {
     pub unspoken: Range<usize>,
 }
 
+/// What is spoken of a reply that is there as a whole: without markdown and stage directions. Empty
+/// if that is all it has.
+#[must_use]
+pub fn spoken(reply: &str) -> String {
+    let mut segmenter = Segmenter::new(SegmenterOptions::default());
+    let mut segments = segmenter.push(reply, Duration::ZERO);
+    segments.extend(segmenter.finish().segments);
+    let mut spoken = String::with_capacity(reply.len());
+    for Segment { text, source, .. } in segments {
+        spoken.push_str(&text);
+        let behind = reply.get(source).unwrap_or_default();
+        // A new line is a longer pause.
+        spoken.push(if behind.ends_with('\n') { '\n' } else { ' ' });
+    }
+    spoken.truncate(spoken.trim_end().len());
+    spoken
+}
+
 /// Cuts one reply into segments.
 ///
 /// `now` is any clock that does not go back, the same for all calls. Memory is bounded, and the

@@ -5,26 +5,57 @@
 
 use std::{
     cell::Cell,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
+use actix_multipart::MultipartError;
 use actix_web::{error::PayloadError, web::Bytes};
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 
 /// Most bytes between two things that are read of a form. Those of a value are read as they come, in
 /// pieces of some 64 KiB; a head has a few hundred.
 const UNREAD_MAX: usize = 256 << 10;
 
-/// Bytes that came since something was read of the form.
+/// How far the reading of a form has come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Rc<Cell<usize>>);
+pub(super) struct Progress(Rc<Come>);
+
+#[derive(Debug, Default)]
+struct Come {
+    /// Bytes that came since something was read of the form.
+    unread: Cell<usize>,
+    /// Whether the body is over.
+    over: Cell<bool>,
+}
 
 impl Progress {
     /// Something was read.
     pub(super) fn made(&self) {
-        self.0.set(0);
+        self.0.unread.set(0);
+    }
+
+    /// What is read next of a form. The reader of forms waits for ever for the rest of one whose body
+    /// has ended where a boundary could begin: that is an end, and the form is not whole.
+    pub(super) async fn next<T>(
+        &self,
+        parts: &mut (impl Stream<Item = Result<T, MultipartError>> + Unpin),
+    ) -> Option<Result<T, MultipartError>> {
+        let mut waited = false;
+        poll_fn(|cx| match parts.poll_next_unpin(cx) {
+            Poll::Pending if self.0.over.get() => {
+                if waited {
+                    return Poll::Ready(Some(Err(MultipartError::Incomplete)));
+                }
+                waited = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            ready_or_not => ready_or_not,
+        })
+        .await
     }
 }
 
@@ -56,9 +87,13 @@ where
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let piece = match Pin::new(&mut self.body).poll_next(cx) {
             Poll::Ready(Some(Ok(piece))) => piece,
+            Poll::Ready(None) => {
+                self.progress.0.over.set(true);
+                return Poll::Ready(None);
+            }
             other => return other,
         };
-        let unread = &self.progress.0;
+        let unread = &self.progress.0.unread;
         unread.set(unread.get().saturating_add(piece.len()));
         let is_stuck = unread.get() > UNREAD_MAX;
         Poll::Ready(Some(match self.left.checked_sub(piece.len()) {

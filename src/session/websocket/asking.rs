@@ -35,7 +35,8 @@ impl WsSession {
                 return;
             };
             // A reply may have begun to sound since it was said; it goes on when that is silenced.
-            if message.is_said() && self.barge_in(ctx) {
+            let is_new = message.is_said() && !self.repeats(message.key());
+            if is_new && self.barge_in(ctx) {
                 return;
             }
             let Some(message) = self.inbox.pop_front() else {

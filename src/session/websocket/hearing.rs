@@ -105,7 +105,8 @@ impl WsSession {
             return;
         };
         if self.written.len() >= WRITTEN_MAX {
-            ctx.text(socket::turn_error(&named.spelled, None, &EngineError::Busy));
+            let (spelled, id) = (&named.spelled, client_message_id.as_deref());
+            ctx.text(socket::utterance_error(spelled, id, &EngineError::Busy));
             return;
         }
         let file = match SoundFile::of(&format) {
@@ -118,7 +119,8 @@ impl WsSession {
         let provider = match self.server.voices.hearing() {
             Ok(provider) => provider,
             Err(error) => {
-                ctx.text(socket::turn_error(&named.spelled, None, &error));
+                let id = client_message_id.as_deref();
+                ctx.text(socket::utterance_error(&named.spelled, id, &error));
                 return;
             }
         };
@@ -153,7 +155,8 @@ impl WsSession {
                     }
                     Err(error) => {
                         act.utterance = Some(Utterance::Lost);
-                        ctx.text(socket::turn_error(&named.spelled, None, &error));
+                        let id = said.client_message_id.as_deref();
+                        ctx.text(socket::utterance_error(&named.spelled, id, &error));
                     }
                 }),
         );
@@ -187,13 +190,17 @@ impl WsSession {
             return;
         }
         let parts = utterance.hearing.parts().clone();
-        let named = utterance.named.clone();
+        let (named, id) = (
+            utterance.named.clone(),
+            utterance.said.client_message_id.clone(),
+        );
         if let Err(full) = parts.try_send(UploadPart::Audio(audio)) {
             // Nothing more is read from the client until the upstream has taken this.
             let passed = async move { pass(&parts, full.into_inner()).await };
             ctx.wait(passed.into_actor(self).map(move |passed, act, ctx| {
                 if let Err(error) = passed {
-                    ctx.text(socket::turn_error(&named.spelled, None, &error));
+                    let spelled = &named.spelled;
+                    ctx.text(socket::utterance_error(spelled, id.as_deref(), &error));
                     act.utterance_is_lost(ctx);
                 }
             }));
@@ -286,7 +293,8 @@ impl WsSession {
             match written.transcript {
                 Some(Ok(transcript)) => self.heard(written.named, transcript, written.said, ctx),
                 Some(Err(error)) => {
-                    ctx.text(socket::turn_error(&written.named.spelled, None, &error));
+                    let (spelled, id) = (&written.named.spelled, &written.said.client_message_id);
+                    ctx.text(socket::utterance_error(spelled, id.as_deref(), &error));
                 }
                 None => {}
             }

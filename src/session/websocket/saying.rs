@@ -85,7 +85,8 @@ impl WsSession {
         }
         let conversation = self.handle_of(&saying.named);
         if let Some(voice) = saying.voice {
-            self.speak(number, turn, &saying.named, voice, ctx);
+            let key = saying.client_message_id.as_deref();
+            self.speak((number, turn), &saying.named, key, voice, ctx);
         }
         self.own.push_back(Own {
             number,

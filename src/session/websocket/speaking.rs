@@ -43,6 +43,8 @@ pub(super) struct SpeechUnderWay {
     turn: TurnId,
     /// As minted here, which is what the speaker calls it.
     minted: TurnId,
+    /// By which a repeat of the message is known.
+    key: Option<String>,
     named: Named,
     speaker: Addr<Speaker>,
     carriage: Carriage,
@@ -130,15 +132,31 @@ impl Drop for SpeechUnderWay {
 }
 
 impl WsSession {
-    /// Has the reply of an own turn spoken.
+    /// Whether a message is a repeat of one whose reply is under way, or is being spoken: it
+    /// interrupts nothing.
+    pub(super) fn repeats(&self, key: Option<&str>) -> bool {
+        let own = self.own.iter().map(|own| own.client_message_id.as_deref());
+        key.is_some() && (self.speaks_the_reply_to(key) || own.into_iter().any(|it| it == key))
+    }
+
+    fn speaks_the_reply_to(&self, key: Option<&str>) -> bool {
+        let speech = self.speech.as_ref();
+        let speech = speech.filter(|it| it.is_unplayed(self.reports));
+        key.is_some() && speech.is_some_and(|it| it.key.as_deref() == key)
+    }
+
+    /// Has the reply of an own turn spoken, the answer to a message with this key.
     pub(super) fn speak(
         &mut self,
-        number: u64,
-        turn: TurnId,
+        (number, turn): (u64, TurnId),
         named: &Named,
+        key: Option<&str>,
         voice: SpokenReply,
         ctx: &mut Ctx,
     ) {
+        if self.speaks_the_reply_to(key) {
+            return;
+        }
         // It was asked for before the one that sounds had begun to.
         self.barge_in(ctx);
         let provider = match self.server.voices.speech() {
@@ -165,6 +183,7 @@ impl WsSession {
             number,
             turn,
             minted: turn,
+            key: key.map(str::to_owned),
             named: named.clone(),
             speaker: speaker.start(),
             carriage: voice.carriage,
@@ -185,8 +204,11 @@ impl WsSession {
         let Some(speech) = self.speech.as_mut().filter(|it| it.number == number) else {
             return;
         };
-        // Perhaps that of an earlier request.
+        // Perhaps that of an earlier request, which may be told before its repeat is known as one.
         speech.turn = event.turn;
+        if event.turn != speech.minted {
+            speech.told = Telling::Again;
+        }
         if speech.attends == Attends::No {
             speech.attends = Attends::Yes;
             let (named, turn) = (speech.named.clone(), event.turn);
@@ -216,8 +238,10 @@ impl WsSession {
                 }
             }
             EventBody::Ended(end) => {
-                // By somebody else: what is not played by now is not to be heard any more.
-                let silenced = end.finish_reason == CANCELLED && self.barge_in(ctx);
+                // By somebody else: what is not played by now is not to be heard any more. A reply
+                // that is told again may have been cancelled long ago.
+                let is_now = speech.told == Telling::First;
+                let silenced = is_now && end.finish_reason == CANCELLED && self.barge_in(ctx);
                 if !silenced {
                     self.speak_to_the_end(number);
                 }

@@ -270,6 +270,23 @@ impl ClientMessage {
         }
     }
 
+    /// By what a repeat of it is known.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Message {
+                client_message_id, ..
+            }
+            | Self::Replace {
+                client_message_id, ..
+            }
+            | Self::Start {
+                client_message_id, ..
+            } => client_message_id.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Reads a text frame.
     pub fn parse(text: &str, voices: &VoiceDefaults) -> Result<Self, Refused> {
         let mut fields = Fields::of_body(text.as_bytes())
@@ -308,7 +325,7 @@ impl ClientMessage {
             Some("edit") => {
                 let at = branch::required_message_id(&mut fields);
                 let Some(message) = fields.filled("message") else {
-                    return Err(Self::no_message(&mut fields));
+                    return Err(Self::missing(&mut fields, "message is required"));
                 };
                 // What is missing was an error.
                 let at = at.map_or(At::End, At::Message);
@@ -374,7 +391,7 @@ impl ClientMessage {
     fn message(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Result<Self, Refused> {
         let message = fields.filled("message");
         let Some(message) = message else {
-            return Err(Self::no_message(fields));
+            return Err(Self::missing(fields, "message is required"));
         };
         Ok(Self::Message {
             conversation: conversation_of(fields)?,
@@ -387,11 +404,13 @@ impl ClientMessage {
     }
 
     fn audio_start(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Result<Self, Refused> {
+        let format = fields.bounded("format", FORMAT_BYTES_MAX);
+        let Some(format) = format else {
+            return Err(Self::missing(fields, "format is required"));
+        };
         Ok(Self::AudioStart(Box::new(AudioStart {
             conversation: conversation_of(fields)?,
-            format: fields
-                .bounded("format", FORMAT_BYTES_MAX)
-                .unwrap_or_else(|| "webm".to_owned()),
+            format,
             language: fields.bounded("language", FORMAT_BYTES_MAX),
             choice: choice_of(fields),
             client_message_id: fields.bounded("client_message_id", OPAQUE_ID_BYTES_MAX),
@@ -400,9 +419,10 @@ impl ClientMessage {
         })))
     }
 
-    fn no_message(fields: &mut Fields<'_>) -> Refused {
+    /// What is not there, or is none: then that is told.
+    fn missing(fields: &mut Fields<'_>, sentence: &'static str) -> Refused {
         match fields.errors.is_empty() {
-            true => Refused::invalid("message is required"),
+            true => Refused::invalid(sentence),
             false => ApiError::Invalid(std::mem::take(&mut fields.errors)).into(),
         }
     }
@@ -499,7 +519,7 @@ fn spoken_of(fields: &mut Fields<'_>, voices: &VoiceDefaults) -> Option<SpokenRe
             return None;
         }
     };
-    let voice = voice_of(&mut inner, voices);
+    let voice = voice_of(&mut inner, &["format", "output_format"], voices);
     let carriage = match inner.flag("binary").unwrap_or(false) {
         true => Carriage::Binary,
         false => Carriage::Text,

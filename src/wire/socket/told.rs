@@ -317,6 +317,21 @@ pub fn turn_error(spelled: &str, turn: Option<TurnId>, error: &EngineError) -> S
     failed(spelled, turn, error).end()
 }
 
+/// What a client said aloud comes to nothing. It has no turn, so no turn of the conversation ends with
+/// it; the client's own id tells which utterance it was.
+#[must_use]
+pub fn utterance_error(
+    spelled: &str,
+    client_message_id: Option<&str>,
+    error: &EngineError,
+) -> String {
+    failed(spelled, None, error)
+        .maybe(client_message_id, |it, id| {
+            it.string("client_message_id", id)
+        })
+        .end()
+}
+
 fn failed(spelled: &str, turn: Option<TurnId>, error: &EngineError) -> Object {
     let public = public(error);
     Object::with_capacity(256)

@@ -35,8 +35,13 @@ type Place = (usize, u64);
 impl Player {
     /// Has asked for a spoken reply.
     async fn asking(app: &TestApp, conversation: &str) -> Self {
+        Self::saying(app, aloud(conversation, "Tell me a story")).await
+    }
+
+    /// Has sent this message.
+    async fn saying(app: &TestApp, message: Value) -> Self {
         let mut socket = app.socket().await;
-        socket.send(aloud(conversation, "Tell me a story")).await;
+        socket.send(message).await;
         Self {
             socket,
             turn: Value::Null,
@@ -271,15 +276,30 @@ async fn at_any_moment_what_was_heard_is_what_was_said() {
         let conversation = format!("c{moment}");
         let way = WAYS[random.usize(..WAYS.len())];
         let (gap, rate) = (random.u64(..3), [300, 1_000, 5_000][random.usize(..3)]);
-        app.simulator
-            .script(Script::new().text(REPLY).with(&format!("gap={gap}")));
+        // Every second reply has no end of its own: only the interruption ends it.
+        let words: Vec<_> = REPLY.split_inclusive(' ').collect();
+        // One that is interrupted before it is asked for would leave its script to the next.
+        let held = (moment % 2 == 0).then(|| random.usize(2..words.len()));
+        let gate = app.simulator.gate();
+        let script = Script::new().text(REPLY).with(&format!("gap={gap}"));
+        app.simulator.script(match held {
+            Some(words) => script.hold_at(words, &gate),
+            None => script,
+        });
+        // The last of them may come with what is behind it.
+        let until_held = held.map_or(usize::MAX, |held| {
+            words[..held - 1].concat().trim_end().len()
+        });
         app.simulator.set_default(Script::new().text("All right."));
         app.simulator
             .elevenlabs()
             .set_default(&*format!("first={},rate={rate},batch=5", random.u64(..20)));
         let mut player = Player::asking(&app, &conversation).await;
-        let messages = random.usize(..90);
-        while player.messages.len() < messages && !player.has_seen("audio_complete") {
+        let messages = random.usize(held.map_or(0, |_| 4)..90);
+        while player.messages.len() < messages
+            && !player.has_seen("audio_complete")
+            && player.shown().trim_end().len() < until_held
+        {
             player.take().await;
         }
         let mut played: Option<Place> = None;
@@ -294,11 +314,14 @@ async fn at_any_moment_what_was_heard_is_what_was_said() {
         }
         let heard = played.map(|place| player.heard(place).to_owned());
         let was_complete = player.has_seen("response_complete");
-        let context = format!("moment {moment}, {way:?}, {played:?} after {messages} messages");
+        let context = format!(
+            "moment {moment}, {way:?}, {played:?} after {} messages, held at {held:?}",
+            player.messages.len()
+        );
+        println!("{context}");
 
         speak_up(&mut player, way, &conversation).await;
 
-        println!("{context}");
         player.assert_silenced();
         let (said, unsaid) = stored(&app, &conversation, &player.turn).await;
         let whole = format!("{said}{}", unsaid.as_deref().unwrap_or_default());
@@ -314,11 +337,70 @@ async fn at_any_moment_what_was_heard_is_what_was_said() {
             }
         }
         assert_eq!(remembered(&app).trim_end(), said.trim_end(), "{context}");
-        drop(player);
+        // While the client is there.
         assert_upstreams_rest(&app).await;
+        drop(player);
         app.simulator.take_requests();
     }
     app.assert_nothing_left().await;
+}
+
+/// A message whose repeats are known.
+fn keyed(conversation: &str) -> Value {
+    let mut message = aloud(conversation, "Tell me a story");
+    message["client_message_id"] = json!(format!("the-story-of-{conversation}"));
+    message
+}
+
+#[tokio::test]
+async fn a_repeat_leaves_what_was_heard_as_it_is() {
+    let app = scripted().await;
+    for number in 0..10 {
+        let conversation = format!("c{number}");
+        app.simulator.script(Script::new().text(REPLY));
+        app.simulator.set_default(Script::new().text("All right."));
+        let mut player = Player::saying(&app, keyed(&conversation)).await;
+        player.take_until("audio_complete").await;
+        let place = (player.pieces.len() / 2, 100);
+        player.report(place).await;
+        speak_up(&mut player, Up::Cancels, &conversation).await;
+        let cut = stored(&app, &conversation, &player.turn).await;
+        assert!(cut.1.is_some());
+
+        // On a connection that is known to report.
+        let played = player.messages.len();
+        player.socket.send(keyed(&conversation)).await;
+        player.take_until("response_complete").await;
+        player.take_until("audio_complete").await;
+
+        let told = types(&player.messages[played..]);
+        assert!(!told.contains(&"audio_stop"), "{told:?}");
+        assert_eq!(stored(&app, &conversation, &player.turn).await, cut);
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_does_not_interrupt_its_own_reply() {
+    let app = scripted().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::new().text(REPLY).hold_at(25, &gate));
+    let mut player = Player::saying(&app, keyed("c1")).await;
+    player.take_until("audio").await;
+
+    player.socket.send(keyed("c1")).await;
+    player.socket.send(json!({"type": "ping"})).await;
+    player.take_until("pong").await;
+    gate.open();
+    player.take_until("audio_complete").await;
+
+    assert!(!player.has_seen("audio_stop"));
+    assert_eq!(
+        stored(&app, "c1", &player.turn).await,
+        (REPLY.to_owned(), None)
+    );
+    assert_eq!(app.simulator.chat_requests().len(), 1);
+    assert_eq!(joined(&sentences(&player.messages)), REPLY, "once");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    sockets::{FORMAT, aloud, sentences, written},
+    sockets::{FORMAT, aloud, scripted, sentences, written},
     voiced,
 };
 use crate::{
@@ -268,8 +268,14 @@ async fn what_is_out_of_place_is_refused() {
     refused(&mut socket, "audio_start").await;
     socket.send(audio_end()).await;
     refused(&mut socket, "audio_start").await;
-    socket.send(json!({"type": "audio_start"})).await;
+    socket
+        .send(json!({"type": "audio_start", "format": "webm"}))
+        .await;
     refused(&mut socket, "conversation_id is required").await;
+    socket
+        .send(json!({"type": "audio_start", "conversation_id": "c1"}))
+        .await;
+    refused(&mut socket, "format is required").await;
     socket.send(audio_start("c1")).await;
     socket.send(audio_end()).await;
     refused(&mut socket, "Empty audio file").await;
@@ -301,7 +307,9 @@ async fn an_upstream_that_fails_is_said_and_the_next_is_heard() {
         app.simulator
             .whisper()
             .set_default(&*format!("fault={fault}"));
-        socket.send(audio_start("c1")).await;
+        let mut start = audio_start("c1");
+        start["client_message_id"] = json!(format!("utterance-{fault}"));
+        socket.send(start).await;
         say_aloud(&mut socket, &sound(12, 3_000)).await;
         socket.send(audio_end()).await;
 
@@ -310,6 +318,7 @@ async fn an_upstream_that_fails_is_said_and_the_next_is_heard() {
         assert_eq!(error["type"], "error", "{fault}");
         assert_eq!(error["code"], code, "{fault}: {error}");
         assert_eq!(error["conversation_id"], "c1");
+        assert_eq!(error["client_message_id"], format!("utterance-{fault}"));
         assert_silent(&mut socket).await;
     }
     app.simulator.whisper().set_default(Script::new());
@@ -554,6 +563,7 @@ async fn audio_behind_a_start_that_was_refused_is_passed_over() {
     wrong_voice["voice"] = json!({"stability": 7});
     for start in [
         json!({"type": "audio_start"}),
+        json!({"type": "audio_start", "conversation_id": "c1"}),
         json!({"type": "audio_start", "conversation_id": "c1", "format": "ulaw_8000"}),
         json!({"type": "audio_start", "conversation_id": "c1", "format": "a\r\nb"}),
         wrong_voice,
@@ -575,48 +585,72 @@ async fn audio_behind_a_start_that_was_refused_is_passed_over() {
 #[tokio::test]
 async fn who_speaks_is_not_spoken_to() {
     for ends in [true, false] {
-        let app = voiced().await;
+        let app = scripted().await;
         let gate = app.simulator.gate();
-        let text = "I have heard every word of it.";
+        let whisper = app.simulator.whisper();
+        whisper.script(Script::new().text("one thing").hold_headers(&gate));
+        whisper.set_default(Script::new().text("another thing"));
         app.simulator
-            .script(Script::new().text(text).hold_headers(&gate));
+            .set_default(Script::new().text("I have heard every word of it."));
+        let mut start = audio_start("c1");
+        start["voice"] = json!({"format": FORMAT});
         let mut socket = app.socket().await;
-        socket.send(aloud("c1", "first")).await;
-        gate.reached(1, DEADLINE).await.unwrap();
-        // Nothing sounds yet: nothing is interrupted.
-        socket.send(audio_start("c1")).await;
+        socket.send(start.clone()).await;
         say_aloud(&mut socket, &sound(50, 2_000)).await;
-        let mut messages = Vec::new();
-        socket.send(json!({"type": "ping"})).await;
-        messages.extend(socket.until("pong").await);
-        let stopped = types(&messages).contains(&"audio_stop");
+        socket.send(audio_end()).await;
+        gate.reached(1, DEADLINE).await.unwrap();
+        // The client goes on speaking, and only then the first is answered.
+        socket.send(start).await;
+        say_aloud(&mut socket, &sound(51, 2_000)).await;
         gate.open();
-        if stopped {
-            // It was to be spoken, and is not any more.
-            socket.until("response_complete").await;
-            continue;
-        }
         let spoken = app.simulator.wait_for(
             "the sentence",
             |counters| counters.generations_completed >= 1,
             DEADLINE,
         );
         spoken.await.unwrap();
-        messages.extend(socket.until("response_complete").await);
-        assert!(!types(&messages).contains(&"audio"), "{ends}");
+        let messages = socket.until("response_complete").await;
+        let kinds = types(&messages);
+        assert!(!kinds.iter().any(|it| it.starts_with("audio")), "{kinds:?}");
+        assert_silent(&mut socket).await;
 
         if ends {
             socket.send(audio_end()).await;
-            let messages = socket.until("response_complete").await;
+            let mut messages = socket.until("transcript").await;
+            messages.extend(socket.until("response_start").await);
             let kinds = types(&messages);
             assert!(kinds.contains(&"audio_stop"), "{kinds:?}");
             assert!(!kinds.contains(&"audio"), "{kinds:?}");
+            let turn = messages.last().unwrap()["turn_id"].clone();
+            let messages = socket.until("audio_complete").await;
+            let of_another = |it: &&Value| it["type"] == "audio" && it["turn_id"] != turn;
+            assert_eq!(messages.iter().find(of_another), None);
         } else {
             socket.send(json!({"type": "audio_abort"})).await;
             let messages = socket.until("audio_complete").await;
             sentences(&messages)[0].assert_whole(FORMAT);
         }
     }
+}
+
+#[tokio::test]
+async fn who_speaks_up_before_the_first_sound_has_interrupted() {
+    let app = voiced().await;
+    let gate = app.simulator.gate();
+    app.simulator
+        .script(Script::new().text("Let me think.").hold_headers(&gate));
+    let mut socket = app.socket().await;
+    socket.send(aloud("c1", "first")).await;
+    gate.reached(1, DEADLINE).await.unwrap();
+
+    socket.send(audio_start("c1")).await;
+
+    socket.until("audio_stop").await;
+    let messages = socket.until("response_complete").await;
+    assert_eq!(messages.last().unwrap()["finish_reason"], "cancelled");
+    // It was not opened.
+    assert_eq!(gate.arrived(), 1);
+    assert_eq!(app.simulator.counters().speech_requests, 0);
 }
 
 #[tokio::test]

@@ -11,6 +11,23 @@ use super::{
 use crate::helpers::until;
 
 #[tokio::test]
+async fn what_the_door_does_not_know_is_told_in_its_own_shape() {
+    let app = voiced().await;
+    for (path, status, code) in [
+        ("/v1/audio/speech", 405, "method_not_allowed"),
+        ("/v1/audio/translations", 404, "not_found"),
+    ] {
+        let response = app.get(path).await;
+        assert_eq!(response.status(), status, "{path}");
+        let body: Value = response.json().await.unwrap();
+        let error = &body["error"];
+        assert_eq!(error["type"], "invalid_request_error", "{body}");
+        assert_eq!(error["code"], code, "{body}");
+        assert!(error["message"].is_string(), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn speech_is_streamed_in_the_format_that_was_asked_for() {
     let app = voiced().await;
     for (format, ours, media) in [

@@ -3,7 +3,7 @@
 
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use idol_simulator::whisper::transcript;
@@ -76,6 +76,22 @@ async fn sound_that_is_said_over_a_socket_is_what_it_was() {
         assert_eq!(sent.file_name.as_deref(), Some(name));
         assert_eq!(sent.content_type.as_deref(), Some(media));
     }
+}
+
+#[tokio::test]
+async fn a_text_without_a_word_is_answered_without_audio() {
+    let app = crate::observability::without_upstream().start().await;
+    for format in ["mp3", "pcm"] {
+        let body = json!({"input": "😀", "voice": "nova", "response_format": format});
+        let answer = app.post("/v1/audio/speech", body).await;
+        assert_eq!(answer.status(), 200);
+        assert!(answer.bytes().await.unwrap().is_empty(), "{format}");
+    }
+    let body = json!({"input": "😀", "voice": "nova", "stream_format": "sse"});
+    let events = app.post("/v1/audio/speech", body).await.text().await;
+    let events = events.unwrap();
+    assert!(events.contains("speech.audio.done"), "{events}");
+    assert!(!events.contains("speech.audio.delta"), "{events}");
 }
 
 #[tokio::test]

@@ -104,6 +104,59 @@ async fn the_first_sentence_is_heard_before_the_second_is_written() {
     app.assert_nothing_left().await;
 }
 
+/// Cancels a conversation's turns.
+async fn cancel(app: &TestApp) {
+    let cancelled = app.post("/conversation/c1/cancel", json!({})).await;
+    assert_eq!(cancelled.status(), 200);
+}
+
+#[tokio::test]
+async fn whoever_cancels_ends_the_audio_where_it_is() {
+    let app = voiced().await;
+    // While it is written, and when it is written to its end.
+    for amid in [true, false] {
+        let (text, voice) = (app.simulator.gate(), app.simulator.gate());
+        let script = if amid {
+            reply().hold_at(9, &text)
+        } else {
+            reply()
+        };
+        app.simulator.script(script);
+        app.simulator
+            .elevenlabs()
+            .set_default(Script::new().hold_at(3, &voice));
+        let answer = app.post("/tts/stream", say("c1", "hi")).await;
+        let mut audio = Audio::of(answer);
+        audio.first().await;
+        if amid {
+            text.reached(1, DEADLINE).await.unwrap();
+        } else {
+            until("the whole text", async || {
+                let said = app.said("c1").await;
+                (said.last()?.1 == SENTENCES.join(" ")).then_some(())
+            })
+            .await;
+        }
+
+        cancel(&app).await;
+
+        // No gate was opened.
+        let (_, end) = audio.rest().await;
+        end.unwrap();
+        let closed =
+            |counters: &Counters| counters.active_generations == 0 && counters.active_streams == 0;
+        let closed = app
+            .simulator
+            .wait_for("the end of both upstream calls", closed, DEADLINE);
+        closed.await.unwrap();
+        let requests = app.simulator.counters().speech_requests;
+        voice.open();
+        app.chat("c1", "and then?").await;
+        assert_eq!(app.simulator.counters().speech_requests, requests);
+    }
+    app.assert_nothing_left().await;
+}
+
 #[tokio::test]
 async fn the_format_may_be_chosen_and_wav_may_not() {
     let app = voiced().await;

@@ -1,10 +1,10 @@
 //! `POST /tts`.
 
-use idol_simulator::{Route, reply_text};
+use idol_simulator::{Route, Script, reply_text};
 use serde_json::{Value, json};
 
 use super::{audio_of, decoded, voiced};
-use crate::helpers::{Setup, TestApp, say};
+use crate::helpers::{DEADLINE, Setup, TestApp, refused, say, until};
 
 #[tokio::test]
 async fn a_reply_is_written_and_spoken_in_the_ancestors_shape() {
@@ -205,6 +205,119 @@ async fn what_is_wrong_with_a_request_is_said_in_the_providers_own_words() {
     ] {
         let (status, error) = failed(&app, fault).await;
         assert_eq!((status, error["error"].as_str()), (400, Some(words)));
+    }
+}
+
+#[tokio::test]
+async fn all_users_share_the_room_for_syntheses() {
+    let setup = Setup::new().voiced().set("ELEVENLABS_MAX_CONCURRENCY", "2");
+    let app = setup.start().await;
+    let gate = app.simulator.gate();
+    let held = Script::new().hold_headers(&gate);
+    app.simulator.elevenlabs().set_default(held);
+    let requests = (0..6).map(|number| app.post("/tts", say(&format!("c{number}"), "hi")));
+    let answers = futures::future::join_all(requests);
+    let watch = async {
+        until("four that wait for room", async || {
+            let ready: Value = app.get("/ready").await.json().await.unwrap();
+            (ready["elevenlabs"]["waiting"] == 4).then_some(())
+        })
+        .await;
+        let begun = app.simulator.counters().speech_requests;
+        gate.open();
+        begun
+    };
+
+    let (answers, begun) = futures::join!(answers, watch);
+
+    assert_eq!(begun, 2, "those that wait have asked for nothing");
+    for answer in answers {
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(app.simulator.counters().most_generations, 2);
+}
+
+#[tokio::test]
+async fn past_the_queues_bound_and_deadline_a_speech_is_refused() {
+    for (name, value) in [
+        ("ELEVENLABS_QUEUE_MAX", "0"),
+        ("ELEVENLABS_QUEUE_TIMEOUT_SECS", "1"),
+    ] {
+        let setup = Setup::new()
+            .voiced()
+            .set("ELEVENLABS_MAX_CONCURRENCY", "1")
+            .set(name, value);
+        let app = setup.start().await;
+        let gate = app.simulator.gate();
+        let held = Script::new().hold_headers(&gate);
+        app.simulator.elevenlabs().set_default(held);
+        let first = app.post("/tts", say("c1", "hi"));
+        let second = async {
+            gate.reached(1, DEADLINE).await.unwrap();
+            let second = app.post("/tts", say("c2", "hi")).await;
+            gate.open();
+            second
+        };
+
+        let (first, second) = futures::join!(first, second);
+
+        assert_eq!(first.status(), 200, "{name}");
+        assert!(second.headers().contains_key("retry-after"), "{name}");
+        let error = refused(second, 503, "upstream_unavailable").await;
+        assert!(!error["text"].as_str().unwrap().is_empty(), "{name}");
+        assert_eq!(error["conversation_id"], "c2", "{name}");
+        assert_eq!(app.said("c2").await.len(), 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_voice_that_keeps_failing_is_left_alone_and_text_goes_on() {
+    let setup = Setup::new().voiced().set("ELEVENLABS_ATTEMPTS", "1");
+    let app = setup.start().await;
+    let failing = "fault=status:500";
+    app.simulator.elevenlabs().set_default(failing);
+    let mut asked = 0;
+    let left_alone = loop {
+        let error: Value = app
+            .post("/tts", say("c1", "hi"))
+            .await
+            .json()
+            .await
+            .unwrap();
+        let requests = app.simulator.counters().speech_requests;
+        if requests == asked {
+            break error;
+        }
+        asked = requests;
+        assert!(asked < 200, "it is asked for ever");
+    };
+
+    assert_eq!(left_alone["code"], "upstream_unavailable", "{left_alone}");
+    assert!(!left_alone["text"].as_str().unwrap().is_empty());
+    app.chat("c1", "still there?").await;
+}
+
+#[tokio::test]
+async fn markdown_and_stage_directions_of_a_reply_are_shown_and_not_spoken() {
+    let app = voiced().await;
+    for (reply, spoken) in [
+        ("*smiles* **Hello** there.", "Hello there."),
+        // There is nothing else of it.
+        ("*nods*", "*nods*"),
+    ] {
+        app.simulator.script(Script::new().text(reply));
+        let answer: Value = app
+            .post("/tts", say("c1", "hi"))
+            .await
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(answer["text"], reply);
+        let requests = app.simulator.take_requests();
+        let request = requests
+            .iter()
+            .find(|it| it.path().contains("/text-to-speech/"));
+        assert_eq!(request.unwrap().json().unwrap()["text"], spoken);
     }
 }
 

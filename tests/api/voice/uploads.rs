@@ -185,6 +185,47 @@ async fn each_failure_of_the_upstream_has_its_status_and_code() {
 }
 
 #[tokio::test]
+async fn a_form_without_its_last_boundary_is_refused_when_it_ends() {
+    let app = super::voiced().await;
+    let field = "--B\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\nhello\r\n";
+    for body in [field.to_owned(), format!("{FILE_HEAD}sound\r\n")] {
+        for path in ["/transcribe", "/v1/audio/transcriptions"] {
+            let request = app
+                .http
+                .post(app.url(path))
+                .header("Content-Type", "multipart/form-data; boundary=B")
+                .body(body.clone());
+            let answer = within("an answer", request.send()).await.unwrap();
+            assert_eq!(answer.status(), 400, "{path}");
+            let error = answer.text().await.unwrap();
+            assert!(error.contains("incomplete"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_reached_is_asked_again_a_few_times() {
+    // Nobody listens where somebody has.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let setup = Setup::new().voiced();
+    let setup = setup.set("OPENAI_BASE_URL", &format!("http://{address}/v1"));
+    let app = setup.start().await;
+    let left = async || {
+        let ready: Value = app.get("/ready").await.json().await.unwrap();
+        ready["transcription"]["retries_left"].as_u64().unwrap()
+    };
+    let before = left().await;
+
+    let response = upload(&app, "/transcribe", file(audio(), "a.mp3", "")).await;
+
+    refused(response, 502, "upstream_failed").await;
+    // Nothing of the upload was asked for yet: it could be sent anew.
+    assert_eq!(before - left().await, 2);
+}
+
+#[tokio::test]
 async fn an_upstream_that_has_heard_enough_loses_nothing_of_the_form() {
     // Answers once some audio is there, and reads on; tells no seconds.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

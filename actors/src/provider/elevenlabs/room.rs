@@ -33,6 +33,15 @@ struct State {
     free: usize,
     first: VecDeque<Waiter>,
     later: VecDeque<Waiter>,
+    given: Given,
+}
+
+/// Who was given the last place before its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    InTurn,
+    /// A later sentence before first ones.
+    Overdue,
 }
 
 /// Who waits for a place, and since when.
@@ -44,12 +53,18 @@ struct Waiter {
 
 impl State {
     /// Who is next: a first sentence, but for a later one that has waited so long that its listener
-    /// waits in silence, too.
+    /// waits in silence, too. Of those, every second place at most: replies that are long keep no new
+    /// one waiting.
     fn next(&mut self) -> Option<oneshot::Sender<Place>> {
         let overdue = |waiter: &Waiter| waiter.since.elapsed() >= LATER_WAIT_MAX;
+        let may_be = self.given == Given::InTurn;
         let later = match self.later.front() {
-            Some(waiter) if overdue(waiter) => self.later.pop_front(),
+            Some(waiter) if may_be && overdue(waiter) => self.later.pop_front(),
             Some(_) | None => None,
+        };
+        self.given = match &later {
+            Some(_) if !self.first.is_empty() => Given::Overdue,
+            Some(_) | None => Given::InTurn,
         };
         let next = later
             .or_else(|| self.first.pop_front())
@@ -83,6 +98,7 @@ impl SpeechRoom {
                 free: places,
                 first: VecDeque::new(),
                 later: VecDeque::new(),
+                given: Given::InTurn,
             }),
         })
     }
@@ -226,6 +242,32 @@ mod tests {
         assert!(poll!(first.as_mut()).is_pending());
         drop(later);
         drop(first.await.unwrap());
+        assert_eq!(room.state(), EMPTY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn later_sentences_that_wait_long_have_every_second_place() {
+        let room = SpeechRoom::new(1, 8);
+        let mut held = Some(room.enter(Urgency::First, soon()).await.unwrap());
+        let mut later: Vec<_> = (0..2)
+            .map(|_| Box::pin(room.enter(Urgency::Later, soon())))
+            .collect();
+        for waits in &mut later {
+            assert!(poll!(waits.as_mut()).is_pending());
+        }
+        tokio::time::advance(LATER_WAIT_MAX).await;
+        let mut first = Box::pin(room.enter(Urgency::First, soon()));
+        assert!(poll!(first.as_mut()).is_pending());
+
+        held.take();
+        held = Some(later.remove(0).await.unwrap());
+        assert!(poll!(first.as_mut()).is_pending());
+        held.take();
+        held = Some(first.await.unwrap());
+        assert!(poll!(later[0].as_mut()).is_pending());
+        held.take();
+
+        drop(later.remove(0).await.unwrap());
         assert_eq!(room.state(), EMPTY);
     }
 

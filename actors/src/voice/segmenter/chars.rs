@@ -89,6 +89,33 @@ pub(super) const fn is_invisible(c: char) -> bool {
     )
 }
 
+/// Of a script whose words no space parts, and that may be cut before any of its signs without being
+/// read wrongly for most words: ideographs and kana, but for what lengthens or changes the one before.
+pub(super) const fn is_unspaced(c: char) -> bool {
+    matches!(c, '\u{3041}'..='\u{3096}' | '\u{30A1}'..='\u{30FA}' | '\u{3400}'..='\u{4DBF}'
+        | '\u{4E00}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}')
+        && !matches!(
+            c,
+            'ぁ' | 'ぃ'
+                | 'ぅ'
+                | 'ぇ'
+                | 'ぉ'
+                | 'っ'
+                | 'ゃ'
+                | 'ゅ'
+                | 'ょ'
+                | 'ァ'
+                | 'ィ'
+                | 'ゥ'
+                | 'ェ'
+                | 'ォ'
+                | 'ッ'
+                | 'ャ'
+                | 'ュ'
+                | 'ョ'
+        )
+}
+
 /// Ends a line.
 pub(super) const fn is_newline(c: char) -> bool {
     matches!(c, '\n' | '\u{2028}' | '\u{2029}')

@@ -11,7 +11,7 @@ use self::{
 };
 use super::{
     SegmenterOptions,
-    chars::{is_clause_end, is_closer, is_wide_clause_end, weight},
+    chars::{is_clause_end, is_closer, is_unspaced, is_wide_clause_end, weight},
     markup::{Event, Voice},
 };
 use crate::voice::segment::{Segment, Spans};
@@ -61,6 +61,8 @@ pub(super) struct Sentences {
     clause: Option<Cut>,
     /// Behind a short sentence, complete since then.
     held: Option<(Cut, Duration)>,
+    /// Behind all of the text, which looks like a whole sentence since then: no space need follow.
+    wide: Option<(Cut, Duration)>,
     /// When the first phrase began.
     began: Option<Duration>,
     /// The end of the reply so far.
@@ -87,6 +89,7 @@ impl Sentences {
             word: None,
             clause: None,
             held: None,
+            wide: None,
             began: None,
             tail: Tail::default(),
         }
@@ -139,7 +142,9 @@ impl Sentences {
             .began
             .filter(|_| self.sequence == 0 && self.word.is_some());
         let held = self.held.map(|(_, since)| since);
-        let since = [begun, held, self.paused()].into_iter().flatten().min()?;
+        let wide = self.wide.map(|(_, since)| since);
+        let since = [begun, held, wide, self.paused()];
+        let since = since.into_iter().flatten().min()?;
         Some(since + self.options.patience)
     }
 
@@ -166,7 +171,7 @@ impl Sentences {
         if self.paused().is_some() {
             return self.word;
         }
-        if let Some((cut, _)) = self.held {
+        if let Some((cut, _)) = self.held.or(self.wide) {
             return Some(cut);
         }
         let word = self.word?;
@@ -209,6 +214,9 @@ impl Sentences {
         self.spans.push(self.text.len(), at, c.len_utf8());
         self.text.push(c);
         self.weight += weight(c);
+        let since = self.wide.map_or(now, |(_, since)| since);
+        self.wide =
+            (self.speakable && self.ends_wide()).then(|| (self.cut(at + c.len_utf8()), since));
         if c.is_alphanumeric() {
             self.speakable = true;
             self.began.get_or_insert(now);
@@ -280,8 +288,13 @@ impl Sentences {
     fn word_begins(&mut self, at: usize, c: char, now: Duration) {
         let is_parted = self.space.is_some();
         let is_wide = !is_parted && !is_closer(c) && (self.ends_wide() || self.clause_ends);
+        // A first phrase that comes slowly is cut amid what no space parts, if it must be.
+        let is_amid = self.sequence == 0
+            && self.weight >= self.options.short
+            && is_unspaced(c)
+            && self.text.ends_with(is_unspaced);
         let is_boundary = self.opening.is_some() || self.tail.ends_grapheme(at, c);
-        if !self.speakable || !(is_parted || is_wide) || !is_boundary {
+        if !self.speakable || !(is_parted || is_wide || is_amid) || !is_boundary {
             return;
         }
         let cut = self.cut(self.opening.unwrap_or(at));
@@ -302,7 +315,7 @@ impl Sentences {
             if self.sequence == 0 && self.weight >= self.options.first_phrase {
                 self.emit(cut);
             }
-        } else if is_parted {
+        } else if is_parted || is_amid {
             self.word = Some(cut);
         }
     }
@@ -364,6 +377,9 @@ impl Sentences {
         self.clause = self.clause.and_then(moved);
         self.held = self
             .held
+            .and_then(|(cut, since)| Some((moved(cut)?, since)));
+        self.wide = self
+            .wide
             .and_then(|(cut, since)| Some((moved(cut)?, since)));
         if self.text.is_empty() {
             self.space = None;

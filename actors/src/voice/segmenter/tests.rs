@@ -125,6 +125,47 @@ fn short_sentences_are_joined() {
 }
 
 #[test]
+fn what_no_space_parts_goes_out_in_time_as_well() {
+    let patience = Duration::from_millis(250);
+    for (text, first) in [
+        // Amid the sentence, which comes slowly.
+        ("今天天气真的很好我们去公园吧", "今天天气真的很好我们去公园"),
+        ("今日はとても天気がいいきょ", "今日はとても天気がいい"),
+        // Behind a clause, where there is one not too far back.
+        ("今天天气真的很好，我们去", "今天天气真的很好，"),
+        // A sentence behind which nothing comes.
+        ("今天天气真的很好。", "今天天气真的很好。"),
+        ("「今天很好！」", "「今天很好！」"),
+    ] {
+        let mut segmenter = Segmenter::new(SegmenterOptions::default());
+        let mut out = segmenter.push(text, START);
+        if out.is_empty() {
+            assert_eq!(segmenter.deadline(), Some(START + patience), "{text}");
+            out = segmenter.poll(START + patience);
+        }
+        assert_eq!(out[0].text, first, "{text}");
+        assert_eq!(out[0].source, 0..first.len(), "{text}");
+    }
+    // A later sentence waits for its end.
+    let mut segmenter = Segmenter::new(SegmenterOptions::default());
+    let out = segmenter.push("今天天气真的很好。我们去公园吧好不好", START);
+    assert_eq!(out.len(), 1);
+    assert_eq!(segmenter.deadline(), None);
+    segmenter.push("。", START);
+    assert_eq!(segmenter.deadline(), Some(START + patience));
+}
+
+#[test]
+fn a_whole_reply_is_spoken_without_what_is_not_to_be_read() {
+    let reply = "*smiles* **Hello** there, my [friend](https://a.b). How are you?\n\nI am well.";
+    assert_eq!(
+        spoken(reply),
+        "Hello there, my friend. How are you?\nI am well."
+    );
+    assert_eq!(spoken("*nods*"), "");
+}
+
+#[test]
 fn lines_and_items_are_segments() {
     assert_later(
         "A list of fruits:\n- Apples are on the table\n- **Pears** are in the box\n\n1. Milk\n\n## The end of it",

@@ -68,9 +68,11 @@ impl SoundFile {
             "mpeg" => "mp3",
             "wave" => "wav",
             "mp4" => "m4a",
+            // In Ogg; OpenAI takes no `.opus`.
+            "opus" => "ogg",
             other => other,
         };
-        let content_type = match media_type {
+        let content_type = match media_type.filter(|media| *media != "audio/opus") {
             Some(media) => media.to_owned(),
             None => format!("audio/{}", if ending == "mp3" { "mpeg" } else { ending }),
         };
@@ -107,6 +109,8 @@ mod tests {
             ("webm", "audio.webm", "audio/webm"),
             ("audio/webm;codecs=opus", "audio.webm", "audio/webm"),
             ("mp3", "audio.mp3", "audio/mpeg"),
+            ("opus", "audio.ogg", "audio/ogg"),
+            ("audio/opus", "audio.ogg", "audio/ogg"),
             ("audio/mpeg", "audio.mp3", "audio/mpeg"),
             ("audio/x-wav", "audio.wav", "audio/x-wav"),
             ("wav\r\n", "audio.wav", "audio/wav"),
