@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::*;
-use crate::voice::segmenter::chars::is_wide_end;
+use crate::voice::segmenter::chars::{is_closer, is_wide_end};
 
 /// Text of what the rules look at, and of anything.
 fn reply() -> impl Strategy<Value = String> {
@@ -131,7 +131,8 @@ fn check(text: &str, all: &[Segment], unspoken: &Range<usize>) -> Result<(), Tes
         .collect();
     for segment in all {
         // Nobody waits behind a full stop for what might be put on top of it.
-        let behind_stop = text[..segment.source.end].ends_with(is_wide_end);
+        let said = segment.text.trim_end_matches(is_closer);
+        let behind_stop = said.ends_with(is_wide_end);
         prop_assert!(
             behind_stop || graphemes.binary_search(&segment.source.end).is_ok(),
             "{} of {:?}",
