@@ -17,7 +17,6 @@ use idol_actors::{
     handle::ConversationHandle,
     json_text::unescape,
     limits,
-    log::entry::CANCELLED,
     provider::speech::{Speak, Timing, Voice},
     speaker::{More, Over, Piece, Silence, Speaker, SpeakerConfig, Voiced},
     voice::segmenter::SegmenterOptions,
@@ -137,7 +136,8 @@ impl TtsStreamSession {
         }));
     }
 
-    /// The turn was cancelled: the audio ends where it is.
+    /// Somebody cancels the turn: the audio ends where it is. One that was cancelled before this
+    /// began, and is told again, is spoken as far as it came.
     fn hush(&mut self, ctx: &mut Context<Self>) {
         self.tell(Silence, ctx);
         self.end(Ok(None), ctx);
@@ -221,7 +221,6 @@ impl Handler<Deliver> for TtsStreamSession {
                 self.book.borrow_mut().close(ATTACHMENT);
                 match &outcome.error {
                     Some(error) => self.fail(error.clone(), ctx),
-                    None if outcome.finish_reason == CANCELLED => self.hush(ctx),
                     None => self.tell(Over, ctx),
                 }
             }

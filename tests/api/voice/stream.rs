@@ -158,6 +158,37 @@ async fn whoever_cancels_ends_the_audio_where_it_is() {
 }
 
 #[tokio::test]
+async fn a_reply_that_was_cancelled_is_spoken_again_as_far_as_it_came() {
+    let app = voiced().await;
+    let gate = app.simulator.gate();
+    app.simulator.script(reply().hold_at(12, &gate));
+    let ask = async || {
+        let request = app.http.post(app.url("/tts/stream"));
+        let request = request.header("Idempotency-Key", "the-key-of-this-request");
+        let sent = request.json(&say("c1", "hi")).send();
+        Audio::of(within("an answer", sent).await.unwrap())
+    };
+    let mut audio = ask().await;
+    audio.first().await;
+    gate.reached(1, DEADLINE).await.unwrap();
+    cancel(&app).await;
+    audio.rest().await.1.unwrap();
+    let kept = until("the reply as it is kept", async || {
+        let (role, text) = app.said("c1").await.pop()?;
+        (role == "assistant").then_some(text)
+    })
+    .await;
+    asked(&app);
+
+    let (again, end) = ask().await.rest().await;
+
+    end.unwrap();
+    let texts = asked(&app);
+    assert_eq!(texts.join(" "), kept.trim_end());
+    assert_eq!(again, spoken(&texts, "mp3_44100_128"));
+}
+
+#[tokio::test]
 async fn the_format_may_be_chosen_and_wav_may_not() {
     let app = voiced().await;
     for (format, media) in [
